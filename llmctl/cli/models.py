@@ -1,0 +1,257 @@
+"""`llmctl models`: what there is, what is here, and how it gets here."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmctl.cli.options import HERE, DirectoryOption, FileOption, OutputOption, SetOption
+from llmctl.cli.output import Mode, Output, size_text, table
+from llmctl.cli.stack import load
+from llmctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from llmctl.core.artifact import Artifact
+    from llmctl.core.stack import ModelSpec
+    from llmctl.ops.models import Listed, PullResult, Removal, Shown
+    from llmctl.paths import StackPaths
+
+app = typer.Typer(name="models", help="List, pull, check and remove models.", no_args_is_help=True)
+FAILED = 1
+
+
+@app.command("list")
+def list_models(
+    directory: DirectoryOption = HERE,
+    file: FileOption = None,
+    output: OutputOption = Mode.HUMAN,
+) -> None:
+    """List the catalogue, and what is on disk."""
+    from llmctl.ops import models
+
+    paths = _paths(directory, file)
+    rows = models.listing(paths)
+    Output(output).data(
+        [dataclasses.asdict(row) for row in rows],
+        lambda: table(
+            ("NAME", "MODEL", "LICENCE", "ON DISK", "REPOSITORY"),
+            [
+                (row.name, row.title, row.licence or "?", _on_disk(row), row.repo or "-")
+                for row in rows
+            ],
+        ),
+        "\n".join(row.name for row in rows),
+    )
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Catalogue name, or the name it was pulled under.")],
+    directory: DirectoryOption = HERE,
+    file: FileOption = None,
+    output: OutputOption = Mode.HUMAN,
+) -> None:
+    """Show a model's files, licence and origin."""
+    from llmctl.ops import models
+
+    shown = models.show(_paths(directory, file), name)
+    value = {
+        **_artifact_json(shown.artifact),
+        "title": shown.title,
+        "pulled": shown.pulled,
+        "state": {one.file.path: one.state for one in shown.files},
+    }
+    Output(output).data(
+        value, lambda: _shown_text(shown), "\n".join(f.path for f in shown.artifact.files)
+    )
+
+
+@app.command()
+def pull(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|hf://ORGANISATION/REPOSITORY[:QUANT][@REVISION]]",
+            help="What to pull; by default every model of the stack.",
+            show_default=False,
+        ),
+    ] = None,
+    directory: DirectoryOption = HERE,
+    file: FileOption = None,
+    sets: SetOption = None,
+    output: OutputOption = Mode.HUMAN,
+) -> None:
+    """Download model files; each is verified before it gets its final name."""
+    from llmctl.hub import connect_hub
+    from llmctl.ops import models
+
+    out = Output(output)
+    paths, resolved = load(directory, file, sets)
+    specs = (
+        resolved.stack.models if source is None else (_spec(paths, resolved.stack.models, source),)
+    )
+    hub = connect_hub()
+    with out.listening() as listen:
+        results = [models.pull(paths, spec, hub, listen) for spec in specs]
+    out.data(
+        [
+            {
+                **_artifact_json(result.artifact),
+                "downloaded": list(result.downloaded),
+                "already": list(result.already),
+                "bytes": result.bytes,
+            }
+            for result in results
+        ],
+        lambda: "\n".join(map(_pulled_text, results)),
+        "\n".join(f"models/{f.path}" for result in results for f in result.artifact.files),
+    )
+
+
+@app.command()
+def verify(
+    name: Annotated[
+        str | None, typer.Argument(help="A pulled model; by default all.", show_default=False)
+    ] = None,
+    directory: DirectoryOption = HERE,
+    file: FileOption = None,
+    output: OutputOption = Mode.HUMAN,
+) -> None:
+    """Hash every file again and compare with llmctl.lock; exit 1 when one differs."""
+    from llmctl.ops import models
+
+    out = Output(output)
+    paths = _paths(directory, file)
+    with out.listening() as listen:
+        checks = models.verify(paths, name, listen)
+    bad = [check for check in checks if check.verdict != "ok"]
+
+    def human() -> str:
+        if not checks:
+            return "nothing was pulled yet\nnext: llmctl models pull"
+        rows = [(check.verdict, f"models/{check.path}", check.model) for check in checks]
+        mend = "\n".join(
+            f"next: llmctl models pull {m}" for m in dict.fromkeys(c.model for c in bad)
+        )
+        return table(("STATE", "FILE", "MODEL"), rows) + (f"\n\n{mend}" if bad else "")
+
+    out.data(
+        [dataclasses.asdict(check) for check in checks],
+        human,
+        "\n".join(f"{check.verdict} models/{check.path}" for check in bad),
+    )
+    if bad:
+        raise typer.Exit(FAILED)
+
+
+@app.command("rm")
+def remove(
+    name: Annotated[str, typer.Argument(help="A pulled model.")],
+    directory: DirectoryOption = HERE,
+    file: FileOption = None,
+    output: OutputOption = Mode.HUMAN,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete a model's files; those that another pulled model uses stay."""
+    from llmctl.ops import models
+
+    out = Output(output)
+    paths = _paths(directory, file)
+    removal = models.plan_removal(paths, name)
+    if not yes:
+        _confirm(removal)
+    models.remove(paths, removal)
+    out.data(
+        {**dataclasses.asdict(removal), "bytes": removal.bytes},
+        lambda: _removed_text(removal),
+        "\n".join(f"models/{path}" for path, _ in removal.delete),
+    )
+
+
+def _paths(directory: DirectoryOption, file: FileOption) -> StackPaths:
+    return load(directory, file)[0]
+
+
+def _spec(paths: StackPaths, models: tuple[ModelSpec, ...], source: str) -> ModelSpec:
+    """The stack's model of that name or source, else one with the defaults."""
+    import os
+
+    from llmctl.core.reference import is_reference, parse_reference
+    from llmctl.core.stack import resolve_stack
+
+    for model in models:
+        if source in {model.name, model.source}:
+            return model
+    if is_reference(source):
+        parse_reference(source)  # its complaints are better than the stack file's
+    flags = {"models": ("models pull", source)}
+    name = paths.stack_file.name
+    return resolve_stack(None, file=name, environment=os.environ, flags=flags).stack.models[0]
+
+
+def _confirm(removal: Removal) -> None:
+    """Ask on a terminal; elsewhere refuse, naming --yes."""
+    what = f"delete {len(removal.delete)} files of {removal.name} ({size_text(removal.bytes)})"
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"{what}: not without being asked, and there is no terminal to ask on",
+            hint=f"llmctl models rm {removal.name} --yes",
+        )
+    for path, size in removal.delete:
+        typer.echo(f"  models/{path}  {size_text(size)}", err=True)
+    typer.confirm(what[0].upper() + what[1:] + "?", abort=True, err=True)
+
+
+def _on_disk(row: Listed) -> str:
+    if row.here == 0:
+        return "-"
+    size = size_text(row.bytes)
+    return size if row.here == row.of else f"{size}, {row.here} of {row.of} files"
+
+
+def _shown_text(shown: Shown) -> str:
+    artifact = shown.artifact
+    facts = {
+        "name": artifact.name,
+        "model": shown.title,
+        "source": artifact.source if artifact.source != artifact.name else None,
+        "repository": artifact.repo,
+        "commit": artifact.commit,
+        "licence": artifact.licence or "not known here; see the repository's page",
+        "template": artifact.template,
+    }
+    rows = [
+        (f"models/{one.file.path}", size_text(one.file.size), one.state, one.file.sha256 or "-")
+        for one in shown.files
+    ]
+    head = "\n".join(f"{key:<11} {value}" for key, value in facts.items() if value)
+    next_step = "" if shown.pulled else f"\n\nnext: llmctl models pull {artifact.name}"
+    return f"{head}\n\n{table(('FILE', 'SIZE', 'STATE', 'SHA-256'), rows)}{next_step}"
+
+
+def _pulled_text(result: PullResult) -> str:
+    artifact = result.artifact
+    done = (
+        f"pulled {len(result.downloaded)} files, {size_text(result.bytes)}"
+        if result.downloaded
+        else "already here, verified"
+    )
+    licence = f", licence {artifact.licence}" if artifact.licence else ""
+    files = "\n".join(f"  models/{f.path}  {size_text(f.size)}" for f in artifact.files)
+    return f"{artifact.name}: {done}{licence}\n{files}"
+
+
+def _removed_text(removal: Removal) -> str:
+    lines = [
+        f"{removal.name}: {len(removal.delete)} files deleted, {size_text(removal.bytes)} free"
+    ]
+    lines += [f"  models/{path} stays: {owner} uses it" for path, owner in removal.shared]
+    lines += [f"  {path} stays: rendered configuration" for path in removal.left]
+    return "\n".join(lines)
+
+
+def _artifact_json(artifact: Artifact) -> dict[str, Any]:
+    return dataclasses.asdict(artifact)

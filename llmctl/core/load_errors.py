@@ -1,0 +1,70 @@
+"""Why a model did not load: the engine's words, and what mends it.
+
+The signatures are llama.cpp's and LocalAI's own messages.
+"""
+
+from __future__ import annotations
+
+import re
+
+_SIGNATURES: tuple[tuple[str, str, str], ...] = (
+    (
+        r"backend not found",
+        "LocalAI has no llama.cpp backend",
+        "llmctl down --volumes && llmctl up   # installs the backend again",
+    ),
+    (
+        r"unknown projector type|projector_type",
+        "its projector file lacks a projector type that today's llama.cpp knows",
+        "choose a model with a current projector: llmctl models list",
+    ),
+    (
+        r"mismatch between text model.*and mmproj|n_embd.*mmproj|wrong mmproj",
+        "the projector belongs to another language model",
+        "llmctl models verify   # then pull the pair from one repository",
+    ),
+    (
+        r"out of memory|cudaMalloc failed|failed to allocate|unable to allocate|bad_alloc",
+        "it does not fit into memory",
+        "set a smaller `context:`, fewer `gpu_layers:`, or a smaller quantisation in llmctl.yaml",
+    ),
+    (
+        r"no CUDA-capable device|CUDA driver version is insufficient",
+        "the GPU driver does not serve this image",
+        "nvidia-smi   # is the driver recent enough? or: llmctl up --gpu none",
+    ),
+    (
+        r"unknown model architecture",
+        "this llama.cpp does not know the model's architecture",
+        "set a newer localai.image in llmctl.yaml",
+    ),
+    (
+        r"invalid magic|not a GGUF|bad GGUF|tensor .* out of bounds|corrupted or incomplete",
+        "a model file is damaged",
+        "llmctl models verify   # then: llmctl models pull",
+    ),
+    (
+        r"no such file|failed to open|cannot open",
+        "a model file is missing",
+        "llmctl models pull",
+    ),
+    (
+        r"cooldown",
+        "an earlier attempt failed, and LocalAI waits before the next one",
+        "llmctl logs localai   # shows the first error",
+    ),
+)
+
+
+def explain_load_failure(words: str, logs: str) -> tuple[str, str]:
+    """(cause, next command) for a failed load.
+
+    Args:
+        words: The engine's answer.
+        logs: Its last log lines, searched when the answer itself says nothing known.
+    """
+    for text in (words, logs):
+        for pattern, cause, mend in _SIGNATURES:
+            if re.search(pattern, text, re.IGNORECASE):
+                return cause, mend
+    return "it gave a reason llmctl does not know, see below", "llmctl logs localai"

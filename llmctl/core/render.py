@@ -1,0 +1,158 @@
+"""Templates and values into configuration files; the only user of Jinja.
+
+A rendered file is data: the filter `yaml` quotes whatever it is given, and every rendered YAML is
+parsed and checked before anybody writes it.
+
+Each file starts with a stamp, a comment with the SHA-256 of what follows. It needs no state beside
+the file, so an edit by hand is noticed even after a fresh clone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmctl.core.deployment import RenderedFile
+from llmctl.core.localai_config import check_litellm_config, check_model_config
+from llmctl.errors import ConfigError
+
+MODEL_TEMPLATE = "localai-model.yaml.j2"
+VICUNA_TEMPLATE = "vicuna.tmpl.j2"
+LITELLM_TEMPLATE = "litellm.yaml.j2"
+LITELLM_FILE = "litellm/litellm.yaml"
+
+# Seconds the gateway waits for the engine: a cold 5 GB model from a slow disk takes minutes.
+GATEWAY_TIMEOUT_S = 900
+
+_STAMPS = {
+    ".yaml": ("# llmctl ", "\n"),
+    # A Go template comment with trim marker leaves nothing in the prompt.
+    ".tmpl": ("{{- /* llmctl ", " */ -}}\n"),
+}
+_STAMP_TEXT = "rendered this file; edit llmctl.yaml or templates/ instead. sha256:"
+
+
+@dataclass(frozen=True)
+class ModelValues:
+    """What the model templates are given; see the head of `templates/localai-model.yaml.j2`."""
+
+    name: str
+    model: str
+    mmproj: str | None
+    context: int
+    parallel: int
+    threads: int
+    gpu: bool
+    gpu_layers: int
+    mmap: bool
+    template: str
+
+
+def render(
+    models: tuple[ModelValues, ...],
+    *,
+    templates: Mapping[str, tuple[str, str]],
+    api_base: str,
+    needs_key: bool,
+) -> tuple[RenderedFile, ...]:
+    """All configuration files of a stack.
+
+    Args:
+        models: One entry per model.
+        templates: Template name -> (where it lies, for messages; its text).
+        api_base: Where the gateway finds the engine.
+        needs_key: Whether the gateway asks for a key.
+
+    Raises:
+        ConfigError: a template is broken, or what it makes would not work.
+    """
+    files = []
+    for model in models:
+        vicuna = model.template == "vicuna"
+        values = {**vars(model), "template_file": model.name if vicuna else None}
+        origin, text = _render_one(templates, MODEL_TEMPLATE, values)
+        check_model_config(text, origin, has_template=vicuna)
+        files.append(_stamped(f"models/{model.name}.yaml", text))
+        if vicuna:
+            _, prompt = _render_one(templates, VICUNA_TEMPLATE, values)
+            # The model answers right after the last character: no line break may follow it.
+            files.append(_stamped(f"models/{model.name}.tmpl", prompt.rstrip("\n")))
+    values = {
+        "models": models,
+        "api_base": api_base,
+        "needs_key": needs_key,
+        "timeout_s": GATEWAY_TIMEOUT_S,
+    }
+    origin, text = _render_one(templates, LITELLM_TEMPLATE, values)
+    check_litellm_config(text, origin, [model.name for model in models])
+    files.append(_stamped(LITELLM_FILE, text))
+    return tuple(files)
+
+
+def is_pristine(path: str, content: str) -> bool:
+    """Whether a file carries our stamp and is exactly as we wrote it."""
+    start, end = _marks(path)
+    found = re.match(
+        re.escape(start) + re.escape(_STAMP_TEXT) + r"([0-9a-f]{64})" + re.escape(end), content
+    )
+    return found is not None and found[1] == _sha256(content[found.end() :])
+
+
+def yaml_scalar(value: str) -> str:
+    """Any text as one double-quoted YAML scalar on one line."""
+    import yaml
+
+    quoted = yaml.safe_dump(
+        value, default_style='"', allow_unicode=True, width=float("inf"), line_break="\n"
+    )
+    return str(quoted).removesuffix("\n")
+
+
+def _render_one(
+    templates: Mapping[str, tuple[str, str]], name: str, values: Mapping[str, Any]
+) -> tuple[str, str]:
+    import jinja2
+    from jinja2.sandbox import SandboxedEnvironment
+
+    sources = {key: text for key, (_, text) in templates.items()}
+    environment = SandboxedEnvironment(
+        loader=jinja2.DictLoader(sources),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters["yaml"] = yaml_scalar
+    try:
+        text = environment.get_template(name).render(values)
+    except jinja2.TemplateNotFound as error:
+        raise ConfigError(f"templates/{error.name}: no such template") from error
+    except jinja2.TemplateSyntaxError as error:
+        where = templates.get(error.name or name, (name, ""))[0]
+        raise ConfigError(f"{where}: line {error.lineno}: {error.message}") from error
+    except jinja2.UndefinedError as error:
+        raise ConfigError(
+            f"{templates[name][0]}: {error.message}",
+            hint="the head of the built-in template lists the variables: llmctl config templates",
+        ) from error
+    except jinja2.TemplateError as error:
+        raise ConfigError(f"{templates[name][0]}: {error.message}") from error
+    return templates[name][0], text.rstrip("\n") + "\n"
+
+
+def _stamped(path: str, body: str) -> RenderedFile:
+    start, end = _marks(path)
+    content = f"{start}{_STAMP_TEXT}{_sha256(body)}{end}{body}"
+    return RenderedFile(path, content, _sha256(content))
+
+
+def _marks(path: str) -> tuple[str, str]:
+    return _STAMPS[path[path.rfind(".") :]]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

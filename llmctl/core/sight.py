@@ -1,0 +1,357 @@
+"""Does the model see? Judging the answers of a smoke test.
+
+An answer with status 200 proves nothing: LocalAI goes on without a picture that it could not use,
+and the model then talks about a picture it never saw. The witness is the count of prompt tokens: a
+picture that arrives adds tokens to the prompt, and one that is lost adds none.
+
+One trap remains. Without a projector, llama.cpp leaves the *name* of the picture's place in the
+prompt, and that text has tokens of its own. Where a rise is so small that it could be that text, an
+unreadable picture tells: an engine that looks at pictures refuses or drops it, one that does not
+takes it for the same number of tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, assert_never
+
+from llmctl.core.chat import Answered, Outcome, Refused, Unanswered
+from llmctl.core.picture import Drawing, colour_named, shape_named
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+# Another line break or template branch for pictures can cost a token or two.
+LEAST_RISE = 4
+# llama.cpp's marker is "<__media_" + 32 random characters + "__>": at most one token a character.
+MARKER_TOKENS = 48
+
+
+class Finding(StrEnum):
+    """What one check found."""
+
+    OK = "ok"
+    BLIND = "blind"  # the picture did not reach the model
+    WRONG = "wrong"  # it did, but the answer names something else
+    UNPROVEN = "unproven"  # nothing was counted, so nothing is known
+    EMPTY = "empty"  # an answer without a word
+    AUTH = "auth"  # the key was refused
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+
+
+class Kind(StrEnum):
+    """What a check asks."""
+
+    TEXT = "text"
+    CONTROL = "no picture"  # the picture's question without the picture
+    PICTURE = "picture"
+    UNREADABLE = "unreadable picture"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A finding, and why in a few words."""
+
+    finding: Finding
+    reason: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question to one hop, and what came of it.
+
+    Attributes:
+        hop: "localai" or "gateway".
+        model: Name of the model asked.
+        kind: What was asked.
+        language: "en" or "ja".
+        streaming: Whether the answer was streamed.
+        verdict: What it says about the hop.
+        outcome: What came back.
+        latency_s: Seconds to the end of the answer.
+        first_token_s: Seconds to the first text of a stream.
+        picture_tokens: Prompt tokens that the picture added.
+        drawing: What the picture showed.
+    """
+
+    hop: str
+    model: str
+    kind: Kind
+    language: str
+    streaming: bool
+    verdict: Verdict
+    outcome: Outcome
+    latency_s: float
+    first_token_s: float | None = None
+    picture_tokens: int | None = None
+    drawing: Drawing | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong here."""
+        return self.verdict.finding is Finding.OK
+
+    @property
+    def answer(self) -> str:
+        """What the model said, "" when it said nothing."""
+        return self.outcome.text if isinstance(self.outcome, Answered) else ""
+
+    def document(self) -> dict[str, Any]:
+        """The check for JSON; times in milliseconds."""
+        outcome = self.outcome
+        answered = outcome if isinstance(outcome, Answered) else None
+        return {
+            "hop": self.hop,
+            "model": self.model,
+            "check": str(self.kind),
+            "language": self.language,
+            "streaming": self.streaming,
+            "ok": self.ok,
+            "finding": str(self.verdict.finding),
+            "reason": self.verdict.reason,
+            "answer": self.answer,
+            "thought": answered.thought if answered else "",
+            "finish_reason": answered.finish if answered else None,
+            "latency_ms": _milliseconds(self.latency_s),
+            "first_token_ms": _milliseconds(self.first_token_s),
+            "prompt_tokens": answered.prompt_tokens if answered else None,
+            "completion_tokens": answered.completion_tokens if answered else None,
+            "picture_tokens": self.picture_tokens,
+            "drawn": self.drawing.english if self.drawing else None,
+            "names_colour": self._names_colour(),
+            "names_shape": self._names_shape(),
+        }
+
+    def _names_colour(self) -> bool | None:
+        return colour_named(self.answer) is self.drawing.colour if self.drawing else None
+
+    def _names_shape(self) -> bool | None:
+        return shape_named(self.answer) is self.drawing.shape if self.drawing else None
+
+
+@dataclass(frozen=True)
+class SmokeReport:
+    """All checks of one run, in the order they were made."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check passed, and there was at least one."""
+        return bool(self.checks) and all(check.ok for check in self.checks)
+
+    @property
+    def verdict(self) -> str:
+        """The run in one line."""
+        failed = [check for check in self.checks if not check.ok]
+        if not self.checks:
+            return "nothing was checked"
+        if not failed:
+            hops = " and ".join(dict.fromkeys(check.hop for check in self.checks))
+            return f"sees: all {len(self.checks)} checks passed ({hops})"
+        findings = dict.fromkeys(f"{check.hop} {check.verdict.finding}" for check in failed)
+        return f"{len(failed)} of {len(self.checks)} checks failed: {', '.join(findings)}"
+
+    @property
+    def hints(self) -> tuple[str, ...]:
+        """What to do about the failures."""
+        return advise(self.checks)
+
+    def document(self) -> dict[str, Any]:
+        """The report for JSON."""
+        drawn = dict.fromkeys(check.drawing for check in self.checks if check.drawing)
+        return {
+            "ok": self.ok,
+            "verdict": self.verdict,
+            "drawn": [{"en": one.english, "ja": one.japanese} for one in drawn],
+            "checks": [check.document() for check in self.checks],
+            "hints": list(self.hints),
+        }
+
+
+def judge_text(outcome: Outcome) -> Verdict:
+    """A question in words must get an answer in words."""
+    fault = _fault(outcome)
+    return fault or Verdict(Finding.OK, "answers")
+
+
+def judge_control(outcome: Outcome) -> Verdict:
+    """The question without its picture is asked for its token count; silence is a fair answer."""
+    fault = _fault(outcome)
+    if fault and fault.finding is not Finding.EMPTY:
+        return fault
+    return Verdict(Finding.OK, "counted without the picture")
+
+
+def judge_picture(
+    outcome: Outcome,
+    control: Outcome,
+    drawing: Drawing,
+    *,
+    streaming: bool = False,
+    require_content: bool = False,
+) -> Verdict:
+    """A question about a picture: did the picture reach the model?
+
+    Args:
+        outcome: What came back.
+        control: What came back for the same text without the picture.
+        drawing: What the picture shows.
+        streaming: Streams may leave the counts out; the plain answer then bears the proof.
+        require_content: The answer must also name the colour and the shape.
+    """
+    fault = _fault(outcome)
+    rise = picture_tokens(outcome, control)
+    if fault and fault.finding is not Finding.EMPTY:
+        return fault
+    if rise is None and not streaming:
+        return Verdict(Finding.UNPROVEN, "prompt tokens were not counted with and without it")
+    if rise is not None and rise < LEAST_RISE:
+        return Verdict(
+            Finding.BLIND, f"the picture adds {rise} tokens to the prompt: it was lost on the way"
+        )
+    if fault:
+        return fault
+    seen = "answers; the stream counts no tokens" if rise is None else f"+{rise} picture tokens"
+    if require_content and (wrong := _wrong_content(outcome, drawing)):
+        return Verdict(Finding.WRONG, wrong)
+    return Verdict(Finding.OK, seen)
+
+
+def in_doubt(outcome: Outcome, control: Outcome) -> bool:
+    """Whether a picture's tokens are so few that they may be the marker's text instead."""
+    rise = picture_tokens(outcome, control)
+    return rise is not None and LEAST_RISE <= rise < MARKER_TOKENS
+
+
+def judge_unreadable(outcome: Outcome, picture: Outcome, control: Outcome) -> Verdict:
+    """An unreadable picture in place of the picture; see the head of this module.
+
+    Args:
+        outcome: What came back.
+        picture: What came back for the same text with the real picture.
+        control: What came back for the same text without any.
+    """
+    match outcome:
+        case Unanswered():
+            return _fault(outcome) or Verdict(Finding.ERROR, outcome.message)
+        case Refused():
+            return Verdict(Finding.OK, "refused, so pictures are read")
+    rise = picture_tokens(outcome, control)
+    if rise is not None and rise == picture_tokens(picture, control):
+        return Verdict(
+            Finding.BLIND,
+            f"bytes that are no picture add the same {rise} tokens: nothing looks at pictures",
+        )
+    return Verdict(Finding.OK, "counted otherwise than the picture")
+
+
+def picture_tokens(outcome: Outcome, control: Outcome) -> int | None:
+    """Prompt tokens that a picture added, None where either was not counted."""
+    if not isinstance(outcome, Answered) or not isinstance(control, Answered):
+        return None
+    if outcome.prompt_tokens is None or control.prompt_tokens is None:
+        return None
+    return outcome.prompt_tokens - control.prompt_tokens
+
+
+def _fault(outcome: Outcome) -> Verdict | None:
+    """What is wrong with an answer before its content is looked at."""
+    match outcome:
+        case Answered(text=text, thought=thought):
+            if text.strip() or thought.strip():
+                return None
+            return Verdict(Finding.EMPTY, "the answer is empty")
+        case Refused(status=status, message=message):
+            finding = Finding.AUTH if _is_auth(status, message) else Finding.ERROR
+            return Verdict(finding, f"HTTP {status}: {message}")
+        case Unanswered(why="gone", message=message):
+            return Verdict(Finding.UNREACHABLE, message)
+        case Unanswered(why="late", message=message):
+            return Verdict(Finding.TIMEOUT, message)
+        case Unanswered(message=message):
+            return Verdict(Finding.ERROR, message)
+    assert_never(outcome)
+
+
+def _is_auth(status: int, message: str) -> bool:
+    """Whether a refusal is about the key.
+
+    A LiteLLM proxy without a database looks a wrong key up in that database and answers 400 "No
+    connected db." (BerriAI/litellm#12273), or 500 about the missing `prisma` module for no key.
+    """
+    if status in (401, 403):
+        return True
+    words = message.casefold()
+    return "no connected db" in words or "no api key passed" in words or "'prisma'" in words
+
+
+def _wrong_content(outcome: Outcome, drawing: Drawing) -> str:
+    if not isinstance(outcome, Answered):
+        return ""
+    colour, shape = colour_named(outcome.text), shape_named(outcome.text)
+    if colour is drawing.colour and shape is drawing.shape:
+        return ""
+    named = " ".join(str(thing) for thing in (colour, shape) if thing) or "neither colour nor shape"
+    return f"the picture shows a {drawing.english}, the answer names {named}"
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(1000 * seconds)
+
+
+# --- what to do about it ---------------------------------------------------------------------
+
+
+def advise(checks: Iterable[Check]) -> tuple[str, ...]:
+    """The next step for each failure, most telling first; a lost picture is pinned to its hop."""
+    hints: dict[str, None] = {}
+    by_model: dict[str, list[Check]] = {}
+    for check in checks:
+        by_model.setdefault(check.model, []).append(check)
+    for model, of_model in by_model.items():
+        hints |= dict.fromkeys(_blind_hints(model, of_model))
+        for check in of_model:
+            if not check.ok and (hint := _plain_hint(check)):
+                hints[hint] = None
+    return tuple(hints)
+
+
+def _blind_hints(model: str, checks: Sequence[Check]) -> Iterable[str]:
+    tested = {check.hop for check in checks if check.kind is Kind.PICTURE}
+    blind = {check.hop for check in checks if check.verdict.finding is Finding.BLIND}
+    if "localai" in blind:
+        yield (
+            f"LocalAI does not see: `mmproj:` in models/{model}.yaml must name the projector that"
+            " belongs to the model, and LocalAI must have read it\n"
+            "llmctl config render --diff; llmctl logs localai"
+        )
+    elif "gateway" in blind and "localai" in tested:
+        yield (
+            f"the gateway loses the picture: LocalAI sees it when `{model}` is asked directly\n"
+            "llmctl config render --diff; llmctl logs litellm"
+        )
+    elif "gateway" in blind:
+        yield "llmctl smoke-test --hop both   # asks LocalAI too, and names the hop that loses it"
+
+
+def _plain_hint(check: Check) -> str:
+    service = "localai" if check.hop == "localai" else "litellm"
+    finding = check.verdict.finding
+    if finding is Finding.ERROR and "backend not found" in check.verdict.reason:
+        return "llmctl up   # puts LocalAI's backend into its volume"
+    if finding is Finding.AUTH and service == "localai":
+        return "LocalAI was given API keys (LOCALAI_API_KEY), which llmctl does not set"
+    hints = {
+        Finding.UNREACHABLE: f"llmctl status; llmctl up   # nothing listens for {service}",
+        Finding.AUTH: "llmctl up   # the running gateway has another key than `llmctl key` prints",
+        Finding.TIMEOUT: "llmctl smoke-test --timeout 900; llmctl logs localai   # on the CPU?",
+        Finding.EMPTY: f"llmctl config render --diff   # template and stop words of {check.model}",
+        Finding.ERROR: f"llmctl logs {service}",
+        Finding.UNPROVEN: f"llmctl logs {service}",
+        Finding.WRONG: "the picture arrives, the answer is wrong: try a larger model",
+    }
+    return hints.get(finding, "")

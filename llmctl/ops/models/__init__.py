@@ -1,0 +1,38 @@
+"""Model files: where they come from, what is here, and how they get here."""
+
+from llmctl.hub.base import Hub
+from llmctl.ops.models.disk import missing
+from llmctl.ops.models.inventory import (
+    Check,
+    FileOnDisk,
+    Listed,
+    Removal,
+    Shown,
+    listing,
+    plan_removal,
+    remove,
+    show,
+    verify,
+)
+from llmctl.ops.models.pulling import PullResult, pull
+from llmctl.ops.models.sources import load_catalog, read_lock, resolve
+
+__all__ = [
+    "Check",
+    "FileOnDisk",
+    "Hub",
+    "Listed",
+    "PullResult",
+    "Removal",
+    "Shown",
+    "listing",
+    "load_catalog",
+    "missing",
+    "plan_removal",
+    "pull",
+    "read_lock",
+    "remove",
+    "resolve",
+    "show",
+    "verify",
+]

@@ -1,0 +1,171 @@
+"""`up` and `down`: bring a stack to what is wanted, or to nothing."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from llmctl import files
+from llmctl.core.deployment import Deployment, container_name
+from llmctl.core.events import Listener
+from llmctl.core.plan import (
+    CreateService,
+    FetchModel,
+    Plan,
+    ReplaceService,
+    StartService,
+    plan,
+)
+from llmctl.core.resolve import LITELLM, LOCALAI
+from llmctl.core.stack import Stack
+from llmctl.engine.base import Engine
+from llmctl.errors import ConfigError
+from llmctl.ops import configure, models, readiness
+from llmctl.ops.converge import Applier
+from llmctl.ops.endpoint import endpoints
+from llmctl.ops.keys import ensure_key
+from llmctl.ops.survey import Survey, survey
+from llmctl.paths import StackPaths
+
+READY_S = 900.0
+
+
+@dataclass(frozen=True)
+class UpResult:
+    """What `up` did.
+
+    Attributes:
+        changed: The actions that were applied, in order.
+        survey: The stack as it was found last.
+        endpoint: Base URL of the OpenAI-compatible API, with /v1.
+        needs_key: Whether a client must send the key.
+    """
+
+    changed: Plan
+    survey: Survey
+    endpoint: str
+    needs_key: bool
+
+
+def up(
+    paths: StackPaths,
+    stack: Stack,
+    engine: Engine,
+    hub: models.Hub,
+    listen: Listener,
+    *,
+    pull: bool = True,
+    timeout_s: float = READY_S,
+) -> UpResult:
+    """Make the stack run and prove that it answers.
+
+    Args:
+        paths: The stack directory.
+        stack: What the user wants.
+        engine: Where it runs.
+        hub: Where models come from.
+        listen: Hears each step.
+        pull: Whether missing models may be pulled.
+        timeout_s: Seconds each service has to become ready.
+
+    Raises:
+        LlmctlError: whatever goes wrong, with the next command.
+    """
+    with files.exclusive(paths.state / "lock", "llmctl up"):
+        if stack.needs_key:
+            ensure_key(paths)
+        found = survey(paths, stack, engine, hub if pull else None, listen)
+        fetches = tuple(a for a in found.plan.actions if isinstance(a, FetchModel))
+        if fetches and not pull:
+            names = ", ".join(path for a in fetches for path, _ in a.model.files)
+            raise ConfigError(
+                f"--no-pull, but model files are missing: {names}", hint="llmctl models pull"
+            )
+        _refuse_edits(found)
+        if fetches:
+            # The files' hashes are a part of what runs, and known only now: plan anew.
+            _applier(found, engine, hub, listen, timeout_s).apply(Plan(stack.name, fetches))
+            found = survey(paths, stack, engine, hub, lambda _event: None)
+        _applier(found, engine, hub, listen, timeout_s).apply(found.plan)
+        _all_ready(found, engine, listen, timeout_s)
+    where = endpoints(paths, stack, found.info.host_gateway)
+    return UpResult(
+        Plan(stack.name, (*fetches, *found.plan.actions)),
+        found,
+        f"{where.gateway}/v1",
+        stack.needs_key,
+    )
+
+
+def down(paths: StackPaths, name: str, engine: Engine, listen: Listener, *, volumes: bool) -> Plan:
+    """Remove everything of a stack that runs, and with `volumes` what it stored in the engine."""
+    with files.exclusive(paths.state / "lock", "llmctl down"):
+        nothing = Deployment(name, str(paths.root), purge=volumes)
+        engine.info()
+        found = plan(nothing, engine.observe(name, ()))
+        Applier(
+            engine,
+            nothing,
+            fetch=_not_in_a_removal,
+            write=_not_in_a_removal,
+            ready=_not_in_a_removal,
+            listen=listen,
+        ).apply(found)
+        return found
+
+
+def _applier(
+    found: Survey, engine: Engine, hub: models.Hub, listen: Listener, timeout_s: float
+) -> Applier:
+    specs = {spec.name: spec for spec in found.stack.models}
+    rendered = {file.path: file for file in found.deployment.files}
+
+    def fetch(name: str) -> None:
+        models.pull(found.paths, specs[name], hub, listen)
+
+    def write(path: str) -> None:
+        configure.write(found.paths, [rendered[path]], force=False, listen=listen)
+
+    def ready(service: str) -> None:
+        if service == LITELLM:
+            # Its proof goes through the engine, which may be running without the model in memory.
+            _wait(LOCALAI, found, engine, listen, timeout_s)
+        _wait(service, found, engine, listen, timeout_s)
+
+    return Applier(engine, found.deployment, fetch, write, ready, listen)
+
+
+def _all_ready(found: Survey, engine: Engine, listen: Listener, timeout_s: float) -> None:
+    """Prove what was already running too: a model may be unloaded, a service wedged."""
+    touched = {
+        action.spec.service
+        for action in found.plan.actions
+        if isinstance(action, CreateService | ReplaceService | StartService)
+    }
+    for spec in found.deployment.services:
+        if not spec.job and spec.service not in touched:
+            _wait(spec.service, found, engine, listen, timeout_s)
+
+
+def _wait(service: str, found: Survey, engine: Engine, listen: Listener, timeout_s: float) -> None:
+    watch = readiness.Watch(
+        engine=engine,
+        container=container_name(found.stack.name, service),
+        deadline_s=time.monotonic() + timeout_s,
+        budget_s=timeout_s,
+        listen=listen,
+    )
+    where = endpoints(found.paths, found.stack, found.info.host_gateway)
+    readiness.wait_for(service, where, watch)
+
+
+def _refuse_edits(found: Survey) -> None:
+    """Stop before the first change when a rendered file carries a person's edits."""
+    states = configure.compare(found.paths, found.deployment.files)
+    edited = [state for state in states if state.state == "edited"]
+    if edited:
+        raise configure.edited_by_hand(edited)
+
+
+def _not_in_a_removal(what: str) -> None:
+    raise AssertionError(f"a plan for nothing asks for {what}")
