@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test lint unit venv install fix clean
+.PHONY: up test lint unit venv install docs fix clean
 .DEFAULT_GOAL := up
 
 up: install                 ## install into .venv and run the main job
@@ -17,9 +17,13 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
 
 unit: venv                  ## the tests that need no container engine
 	$(BIN)/python -m pytest -m "not docker"
+
+docs: venv                  ## docs/reference.md from the code
+	$(BIN)/python docs/generate.py
 
 fix: venv
 	$(BIN)/ruff check --fix .

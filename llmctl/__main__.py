@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from llmctl import __version__
@@ -13,6 +14,9 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(f"llmctl {__version__}")  # noqa: T201
         return
+    # Importing the SDKs makes a few hundred thousand objects and no garbage; collecting after every
+    # 700 of them is a tenth of the start-up time.
+    gc.set_threshold(50_000)
     from llmctl.cli.main import run
 
     sys.exit(run(sys.argv[1:]))

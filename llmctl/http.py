@@ -2,6 +2,10 @@
 
 It ignores proxy variables, ~/.netrc and redirects: every address it is given is a service of the
 stack, and neither a request nor a key may go elsewhere. It never retries; who waits, polls.
+
+Each request has a connection of its own. A kept one can be closed by the server while the next
+request is under way, as LiteLLM does after each HTTP 500, and a sound service would look broken; on
+loopback a connection costs less than a millisecond.
 """
 
 from __future__ import annotations
@@ -11,7 +15,6 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from llmctl.errors import UnhealthyError
@@ -233,15 +236,18 @@ def _exchange(
     began = time.monotonic()
     headers = {"Authorization": f"Bearer {key.reveal()}"} if key else {}
     try:
-        with _session().request(
-            method,
-            url,
-            json=body,
-            headers=headers,
-            timeout=(min(timeout, CONNECT_TIMEOUT_S), timeout),
-            allow_redirects=False,
-            stream=True,
-        ) as response:
+        with (
+            _session() as session,
+            session.request(
+                method,
+                url,
+                json=body,
+                headers=headers,
+                timeout=(min(timeout, CONNECT_TIMEOUT_S), timeout),
+                allow_redirects=False,
+                stream=True,
+            ) as response,
+        ):
             yield _Exchange(url, response, began, timeout)
     except (requests.Timeout, ReadTimeoutError) as error:
         raise _late(url, timeout) from error
@@ -252,15 +258,15 @@ def _exchange(
         raise _unreachable(url, error) from error
 
 
-@cache
 def _session() -> requests.Session:
-    """One session a process, so that polling and smoke keep their connections."""
     import requests
 
     session = requests.Session()
     session.trust_env = False
     # Compressed streams arrive late and in lumps.
-    session.headers.update({"Accept-Encoding": "identity", "User-Agent": "llmctl"})
+    session.headers.update(
+        {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "llmctl"}
+    )
     return session
 
 

@@ -16,13 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What the client sent; `port` is the client's, and tells connections apart."""
+    """What the client sent."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes
-    port: int
 
     @property
     def document(self) -> Any:
@@ -69,8 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        port = self.client_address[1]
-        self._send(self.answer(Request(self.command, self.path, headers, body, port)))
+        self._send(self.answer(Request(self.command, self.path, headers, body)))
 
     def _send(self, response: Response) -> None:
         self.send_response(response.status)
@@ -105,8 +103,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def peer(answer: Callable[[Request], Response]) -> Iterator[Peer]:
-    """Serve `answer` on a free port until the block ends."""
+def peer(
+    answer: Callable[[Request], Response], host: str = "127.0.0.1", port: int = 0
+) -> Iterator[Peer]:
+    """Serve `answer` until the block ends, on a free port unless one is given."""
     found = Peer("")
 
     class Handler(_Handler):
@@ -114,8 +114,8 @@ def peer(answer: Callable[[Request], Response]) -> Iterator[Peer]:
             found.requests.append(request)
             return answer(request)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found.url = f"http://127.0.0.1:{server.server_port}"
+    with ThreadingHTTPServer((host, port), Handler) as server:
+        found.url = f"http://{host}:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -44,9 +44,9 @@ def up(
 ) -> None:
     """Pull, render, start and prove: bring the stack to what llmctl.yaml says."""
     from llmctl.core.plan_text import action_text
+    from llmctl.hub import connect_hub
     from llmctl.ops import engines
     from llmctl.ops import up as ops
-    from llmctl.hub import connect_hub
 
     if dry_run:
         plan(directory, file, sets, gpu, output)
@@ -108,8 +108,8 @@ def plan(
 ) -> None:
     """Print what `up` would do, and why."""
     from llmctl.core.plan_text import action_text, plan_text
-    from llmctl.ops import engines
     from llmctl.hub import connect_hub
+    from llmctl.ops import engines
     from llmctl.ops.survey import survey
 
     out = Output(output)

@@ -64,14 +64,14 @@ def run(arguments: Sequence[str]) -> int:
     except LlmctlError as error:
         Output(_mode(arguments)).error(error)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to continue", file=sys.stderr)  # noqa: T201
-        return INTERRUPTED
     except BrokenPipeError:
         # The reader (`| head`) has gone; nothing more can be told to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except SystemExit as leaving:
+        # Typer turns Ctrl-C inside a command into this exit code, silently.
+        if leaving.code == INTERRUPTED:
+            print("\ninterrupted; run the same command again to continue", file=sys.stderr)  # noqa: T201
         return leaving.code if isinstance(leaving.code, int) else 1
     return 0
 

@@ -11,7 +11,7 @@ import typer
 from llmctl.cli.options import HERE, DirectoryOption, FileOption, OutputOption, SetOption
 from llmctl.cli.output import Mode, Output, size_text, table
 from llmctl.cli.stack import load
-from llmctl.errors import UsageError
+from llmctl.errors import LlmctlError, UsageError
 
 if TYPE_CHECKING:
     from llmctl.core.artifact import Artifact
@@ -202,7 +202,10 @@ def _confirm(removal: Removal) -> None:
         )
     for path, size in removal.delete:
         typer.echo(f"  models/{path}  {size_text(size)}", err=True)
-    typer.confirm(what[0].upper() + what[1:] + "?", abort=True, err=True)
+    # Not typer.confirm: it writes a part of the prompt to stdout, which is for data.
+    typer.echo(f"{what}? [y/N] ", err=True, nl=False)
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise LlmctlError("nothing was deleted")
 
 
 def _on_disk(row: Listed) -> str:

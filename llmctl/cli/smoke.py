@@ -91,12 +91,20 @@ def human(report: SmokeReport) -> str:
     lines = [table(head, rows), ""]
     if drawn:
         lines.append("drawn: " + ", ".join(f"{one.english} ({one.japanese})" for one in drawn))
-    lines += [
-        f"{check.hop}: {check.model}: {_name(check)}: {_printable(check.verdict.reason)}"
-        for check in report.checks
-        if not check.ok
+    return "\n".join([*lines, *_failures(report), report.verdict])
+
+
+def _failures(report: SmokeReport) -> list[str]:
+    """Each reason once, with the checks that failed for it."""
+    failed: dict[tuple[str, str, str], list[str]] = {}
+    for check in report.checks:
+        if not check.ok:
+            place = (check.hop, check.model, _printable(check.verdict.reason))
+            failed.setdefault(place, []).append(_name(check))
+    return [
+        f"{hop}: {model}: {', '.join(names)}: {reason}"
+        for (hop, model, reason), names in failed.items()
     ]
-    return "\n".join([*lines, report.verdict])
 
 
 def _name(check: Check) -> str:

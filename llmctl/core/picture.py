@@ -181,6 +181,11 @@ def draw(shape: Shape, colour: Colour, size: int = SIZE, ground: Rgb = WHITE) ->
     return _png(size, size, rows)
 
 
+def unreadable(size: int = SIZE) -> bytes:
+    """A PNG to the eye of whoever looks at its head only; no decoder gets a pixel out of it."""
+    return _file(size, size, b"these bytes are no pixels")
+
+
 def data_uri(png: bytes) -> str:
     """A PNG as a `data:` URI."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
@@ -232,6 +237,10 @@ def _around(points: int, radii: Sequence[float], middle: float) -> list[Point]:
 
 
 def _png(width: int, height: int, rows: Sequence[bytes]) -> bytes:
+    return _file(width, height, zlib.compress(b"".join(b"\0" + row for row in rows), 9))
+
+
+def _file(width: int, height: int, pixels: bytes) -> bytes:
     """An 8-bit RGB PNG; see the PNG specification, sections 5 and 11."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -240,6 +249,5 @@ def _png(width: int, height: int, rows: Sequence[bytes]) -> bytes:
         )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(b"".join(b"\0" + row for row in rows), 9)
     signature = b"\x89PNG\r\n\x1a\n"
     return signature + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")

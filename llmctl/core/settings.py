@@ -218,7 +218,7 @@ STACK_SETTINGS: tuple[Setting, ...] = (
         "localai.backend", BACKEND, "llama-cpp", "LocalAI backend put into the backends volume."
     ),
     Setting("localai.port", Integer(1, 65535), 28080, "Port of LocalAI itself, on 127.0.0.1 only."),
-    Setting("litellm.image", IMAGE, "litellm/litellm:v1.103.1", "LiteLLM proxy image."),
+    Setting("litellm.image", IMAGE, "litellm/litellm:v1.103.0", "LiteLLM proxy image."),
 )
 
 MODEL_SETTINGS: tuple[Setting, ...] = (

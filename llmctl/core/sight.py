@@ -5,9 +5,9 @@ and the model then talks about a picture it never saw. The witness is the count 
 picture that arrives adds tokens to the prompt, and one that is lost adds none.
 
 One trap remains. Without a projector, llama.cpp leaves the *name* of the picture's place in the
-prompt, and that text has tokens of its own. Where a rise is so small that it could be that text, an
-unreadable picture tells: an engine that looks at pictures refuses or drops it, one that does not
-takes it for the same number of tokens.
+prompt, its marker, and that text has tokens of its own. Where a rise is so small that it could be
+the marker's, bytes that are no picture tell: an engine that looks at pictures refuses or drops
+them, one that does not counts them like the picture.
 """
 
 from __future__ import annotations
@@ -191,6 +191,7 @@ def judge_picture(
     control: Outcome,
     drawing: Drawing,
     *,
+    marker_tokens: int = 0,
     streaming: bool = False,
     require_content: bool = False,
 ) -> Verdict:
@@ -200,6 +201,7 @@ def judge_picture(
         outcome: What came back.
         control: What came back for the same text without the picture.
         drawing: What the picture shows.
+        marker_tokens: Tokens that are known to come from the marker's text, not from the picture.
         streaming: Streams may leave the counts out; the plain answer then bears the proof.
         require_content: The answer must also name the colour and the shape.
     """
@@ -209,10 +211,9 @@ def judge_picture(
         return fault
     if rise is None and not streaming:
         return Verdict(Finding.UNPROVEN, "prompt tokens were not counted with and without it")
-    if rise is not None and rise < LEAST_RISE:
-        return Verdict(
-            Finding.BLIND, f"the picture adds {rise} tokens to the prompt: it was lost on the way"
-        )
+    if rise is not None and rise - marker_tokens < LEAST_RISE:
+        why = "all of them its marker's text" if marker_tokens else "it was lost on the way"
+        return Verdict(Finding.BLIND, f"the picture adds {rise} tokens to the prompt: {why}")
     if fault:
         return fault
     seen = "answers; the stream counts no tokens" if rise is None else f"+{rise} picture tokens"
@@ -227,26 +228,29 @@ def in_doubt(outcome: Outcome, control: Outcome) -> bool:
     return rise is not None and LEAST_RISE <= rise < MARKER_TOKENS
 
 
-def judge_unreadable(outcome: Outcome, picture: Outcome, control: Outcome) -> Verdict:
-    """An unreadable picture in place of the picture; see the head of this module.
+def marker_tokens(unreadable: Outcome, picture: Outcome, control: Outcome) -> int:
+    """How many of a picture's tokens are its marker's text: all of them or none.
 
     Args:
-        outcome: What came back.
-        picture: What came back for the same text with the real picture.
-        control: What came back for the same text without any.
+        unreadable: What came back for bytes that are no picture, with the same text.
+        picture: What came back for the real picture.
+        control: What came back for the text alone.
     """
-    match outcome:
-        case Unanswered():
-            return _fault(outcome) or Verdict(Finding.ERROR, outcome.message)
-        case Refused():
-            return Verdict(Finding.OK, "refused, so pictures are read")
-    rise = picture_tokens(outcome, control)
-    if rise is not None and rise == picture_tokens(picture, control):
+    rise = picture_tokens(unreadable, control)
+    return rise if rise is not None and rise == picture_tokens(picture, control) else 0
+
+
+def judge_unreadable(outcome: Outcome, marker: int) -> Verdict:
+    """Bytes that are no picture; `marker` is what `marker_tokens` found."""
+    if isinstance(outcome, Refused):
+        return Verdict(Finding.OK, "refused, so pictures are looked at")
+    if fault := _fault(outcome):
+        return fault
+    if marker:
         return Verdict(
-            Finding.BLIND,
-            f"bytes that are no picture add the same {rise} tokens: nothing looks at pictures",
+            Finding.BLIND, f"bytes that are no picture add {marker} tokens, like the picture"
         )
-    return Verdict(Finding.OK, "counted otherwise than the picture")
+    return Verdict(Finding.OK, "left out, so pictures are looked at")
 
 
 def picture_tokens(outcome: Outcome, control: Outcome) -> int | None:
@@ -343,6 +347,12 @@ def _plain_hint(check: Check) -> str:
     finding = check.verdict.finding
     if finding is Finding.ERROR and "backend not found" in check.verdict.reason:
         return "llmctl up   # puts LocalAI's backend into its volume"
+    if finding is Finding.ERROR and "in cooldown" in check.verdict.reason:
+        return (
+            "llmctl logs localai   # LocalAI waits after a failed load; the log tells why it failed"
+        )
+    if finding is Finding.ERROR and _is_unknown_model(check.verdict.reason):
+        return f"llmctl up   # the running services do not know {check.model}"
     if finding is Finding.AUTH and service == "localai":
         return "LocalAI was given API keys (LOCALAI_API_KEY), which llmctl does not set"
     hints = {
@@ -355,3 +365,8 @@ def _plain_hint(check: Check) -> str:
         Finding.WRONG: "the picture arrives, the answer is wrong: try a larger model",
     }
     return hints.get(finding, "")
+
+
+def _is_unknown_model(reason: str) -> bool:
+    """LocalAI's and LiteLLM's words for a model that is not in their configuration."""
+    return reason.startswith('HTTP 404: model "') or "Invalid model name passed" in reason

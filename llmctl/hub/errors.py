@@ -16,12 +16,12 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
     DisabledRepoError,
     FileMetadataError,
     GatedRepoError,
     HfHubHTTPError,
-    HTTPError,  # type: ignore[attr-defined]  # the base of its HTTP library, whichever that is
+    HTTPError,  # the base of its HTTP library, whichever that is
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
@@ -185,10 +185,15 @@ def _connection(error: Exception, asked: Asked) -> LlmctlError:
     host = urlsplit(asked.hub).hostname or asked.hub
     for cause in chain:
         match cause:
+            case ssl.SSLCertVerificationError():
+                return HubError(
+                    f"{host}: its certificate is not trusted here: {cause.verify_message}",
+                    hint="a proxy that inspects TLS? SSL_CERT_FILE=/path/to/its-ca.pem",
+                )
             case ssl.SSLError():
                 return HubError(
-                    f"{host}: its certificate is not trusted here: {cause.reason or cause}",
-                    hint="a proxy that inspects TLS? SSL_CERT_FILE=/path/to/its-ca.pem",
+                    f"{host}: does not speak TLS as it should: {cause.reason}",
+                    hint="check HF_ENDPOINT (http or https?) and HTTPS_PROXY",
                 )
             case socket.gaierror():
                 return HubError(
@@ -217,6 +222,12 @@ def _connection(error: Exception, asked: Asked) -> LlmctlError:
     if any(type(cause).__name__ == "ProxyError" for cause in chain):
         return HubError("the proxy refuses or fails", hint="check HTTPS_PROXY and NO_PROXY")
     what = f"{asked.repo}/{asked.remote}" if asked.remote else asked.repo
+    if "Consistency check failed" in str(error):
+        # What the client raises when less or more came than the metadata said.
+        return HubError(
+            f"{what}: the transfer did not bring the whole file; nothing was kept",
+            hint="run it again; if it stays so, a proxy alters it (HF_ENDPOINT, HTTPS_PROXY)",
+        )
     return HubError(
         f"{what}: the connection to {host} failed ({type(error).__name__})",
         hint="run it again; check HF_ENDPOINT, HTTPS_PROXY and the network if it stays so",

@@ -89,7 +89,8 @@ def wait_for(service: str, endpoints: Endpoints, watch: Watch) -> None:
 def _localai_ready(endpoints: Endpoints, watch: Watch) -> None:
     with ticking(watch.listen, "LocalAI starts"):
         _poll(f"{endpoints.localai}/readyz", None, watch)
-    backends = _system(endpoints).get("backends") or []
+    system = _system(endpoints)
+    backends = system.get("backends") or []
     if not any("llama-cpp" in str(name) for name in backends):
         raise UnhealthyError(
             "LocalAI runs without its llama.cpp backend: no model can be loaded",

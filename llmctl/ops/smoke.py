@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import random
 import time
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from llmctl import http
 from llmctl.core import chat, sight
 from llmctl.core.events import Step
-from llmctl.core.picture import two_drawings
+from llmctl.core.picture import data_uri, two_drawings, unreadable
 from llmctl.core.sight import Check, Finding, Kind, SmokeReport
 from llmctl.errors import UnhealthyError
 
@@ -31,7 +30,6 @@ QUESTION = {
     "en": "What is in this picture? Name its colour and its shape.",
     "ja": "この画像には何がありますか。色と形を答えてください。",
 }
-UNREADABLE = "data:image/png;base64," + base64.b64encode(b"these bytes are no picture").decode()
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,7 @@ def run(
     """
     drawn = two_drawings(rng or random.SystemRandom())
     checks: list[Check] = []
+    markers: dict[str, int] = {}
     for hop in hops:
         for model in models:
             examination = _Examination(
@@ -82,9 +81,7 @@ def run(
                 timeout=timeout,
                 listen=listen,
                 require_content=require_content,
-                # The engine's ways do not change with the hop. To ask once is enough, and an error
-                # provoked through the gateway would count against the engine in its routing.
-                marker_told=any(c.kind is Kind.UNREADABLE and c.model == model for c in checks),
+                markers=markers,
             )
             for check in examination.checks():
                 checks.append(check)
@@ -97,7 +94,14 @@ def run(
 
 @dataclass(frozen=True, kw_only=True)
 class _Examination:
-    """All questions to one model at one hop; the attributes are those of `run`."""
+    """All questions to one model at one hop.
+
+    Attributes:
+        drawn: The pictures; the other settings are those of `run`.
+        markers: By model, the tokens of a picture that are its marker's text, where that was in
+            doubt. The engine's ways do not change with the hop: to ask once is enough, and an
+            error provoked through the gateway would count against the engine in its routing.
+    """
 
     hop: Hop
     model: str
@@ -105,7 +109,7 @@ class _Examination:
     timeout: float
     listen: Listener
     require_content: bool
-    marker_told: bool
+    markers: dict[str, int]
 
     def checks(self) -> Iterator[Check]:
         """One check after the other; a question is asked only when its check is taken."""
@@ -114,14 +118,13 @@ class _Examination:
             yield self._text(language)
         control = self._control("en")
         yield control
-        picture = self._picture("en", first, control)
-        yield picture
+        picture = self._ask_picture("en", first)
+        yield from self._settle_doubt(picture, control)
+        yield self._judged(picture, control, first)
         in_japanese = self._control("ja")
         yield in_japanese
-        yield self._picture("ja", second, in_japanese)
-        yield self._picture("en", second, control, streaming=True)
-        if not self.marker_told and sight.in_doubt(picture.outcome, control.outcome):
-            yield self._unreadable(picture, control)
+        yield self._judged(self._ask_picture("ja", second), in_japanese, second)
+        yield self._judged(self._ask_picture("en", second, streaming=True), control, second)
 
     def _text(self, language: str) -> Check:
         asked = self._ask(Kind.TEXT, language, GREETING[language])
@@ -131,30 +134,34 @@ class _Examination:
         asked = self._ask(Kind.CONTROL, language, QUESTION[language])
         return self._check(asked, sight.judge_control(asked.outcome))
 
-    def _picture(
-        self, language: str, drawing: Drawing, control: Check, *, streaming: bool = False
-    ) -> Check:
-        asked = self._ask(
+    def _settle_doubt(self, picture: _Asked, control: Check) -> Iterator[Check]:
+        if self.model in self.markers or not sight.in_doubt(picture.outcome, control.outcome):
+            return
+        asked = self._ask(Kind.UNREADABLE, "en", QUESTION["en"], picture=data_uri(unreadable()))
+        marker = sight.marker_tokens(asked.outcome, picture.outcome, control.outcome)
+        self.markers[self.model] = marker
+        yield self._check(asked, sight.judge_unreadable(asked.outcome, marker))
+
+    def _ask_picture(self, language: str, drawing: Drawing, *, streaming: bool = False) -> _Asked:
+        return self._ask(
             Kind.PICTURE,
             language,
             QUESTION[language],
             picture=drawing.data_uri(),
             streaming=streaming,
         )
+
+    def _judged(self, asked: _Asked, control: Check, drawing: Drawing) -> Check:
         verdict = sight.judge_picture(
             asked.outcome,
             control.outcome,
             drawing,
-            streaming=streaming,
+            marker_tokens=self.markers.get(self.model, 0),
+            streaming=asked.streaming,
             require_content=self.require_content,
         )
         rise = sight.picture_tokens(asked.outcome, control.outcome)
         return self._check(asked, verdict, drawing=drawing, picture_tokens=rise)
-
-    def _unreadable(self, picture: Check, control: Check) -> Check:
-        asked = self._ask(Kind.UNREADABLE, "en", QUESTION["en"], picture=UNREADABLE)
-        verdict = sight.judge_unreadable(asked.outcome, picture.outcome, control.outcome)
-        return self._check(asked, verdict)
 
     def _ask(
         self,
@@ -171,13 +178,16 @@ class _Examination:
             self.model, text, picture=picture, stream=streaming, max_tokens=MAX_TOKENS
         )
         began = time.monotonic()
-        first_token_s = None
+        first_token_s = answered_s = None
         outcome: Outcome
         try:
             if streaming:
                 outcome, first_token_s = self._streamed(body)
             else:
-                outcome = self._whole(body)
+                reply = http.post_json(self._url, body, key=self.hop.key, timeout=self.timeout)
+                outcome = chat.read_answer(reply.status, reply.text)
+                # Without the time that the client took to be imported.
+                answered_s = reply.elapsed_s
         except http.StatusError as error:
             outcome = chat.read_answer(error.reply.status, error.reply.text)
         except http.UnreachableError as error:
@@ -185,12 +195,8 @@ class _Examination:
         except UnhealthyError as error:
             # An event that is no JSON.
             outcome = chat.Refused(200, error.message)
-        elapsed_s = time.monotonic() - began
-        return _Asked(kind, language, streaming, outcome, elapsed_s, first_token_s)
-
-    def _whole(self, body: dict[str, Any]) -> Outcome:
-        reply = http.post_json(self._url, body, key=self.hop.key, timeout=self.timeout)
-        return chat.read_answer(reply.status, reply.text)
+        latency_s = time.monotonic() - began if answered_s is None else answered_s
+        return _Asked(kind, language, streaming, outcome, latency_s, first_token_s)
 
     def _streamed(self, body: dict[str, Any]) -> tuple[Outcome, float | None]:
         events = list(http.stream_json(self._url, body, key=self.hop.key, timeout=self.timeout))

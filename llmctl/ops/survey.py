@@ -102,7 +102,7 @@ def look(
         if service.directory != deployment.directory:
             raise ConfigError(
                 f'a stack named "{deployment.stack}" already runs from {service.directory}',
-                hint=f"stop it first: llmctl -C {service.directory} down\n"
+                hint=f"stop it first: llmctl down -C {service.directory}\n"
                 "or give this one a name of its own: name: other   (in llmctl.yaml)",
             )
     present = frozenset(

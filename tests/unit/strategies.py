@@ -20,7 +20,7 @@ from llmctl.core.observed import Observed, ObservedService
 
 STACK = "s"
 SERVICES = ("job", "localai", "litellm", "extra")
-words = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=8)
+words = st.text(st.characters(codec="utf-8"), max_size=8)
 images = st.sampled_from(("a:1", "a:2", "b:1"))
 volumes = st.sampled_from(("v1", "v2", "v3"))
 

@@ -244,6 +244,9 @@ def test_ipv6() -> None:
         port = server.getsockname()[1]
         assert f"(pid {os.getpid()})" in (host.port_owner("::1", port) or "")
         assert host.port_owner("127.0.0.1", port) is None
+    with closing(listener("0.0.0.0")) as other:
+        # Engines listen on "::" for IPv6 alone.
+        assert host.port_owner("::", other.getsockname()[1]) is None
 
 
 def test_a_port_in_time_wait_is_free() -> None:

@@ -54,7 +54,7 @@ ALL = replace(
         ("vulkan", replace(WITH_AMD, machine="arm64"), None, "vulkan"),
     ],
 )
-def test_choice(asked: str, facts: HostFacts, engine_has_nvidia: bool | None, kind: str) -> None:  # noqa: FBT001
+def test_choice(asked: str, facts: HostFacts, engine_has_nvidia: bool | None, kind: str) -> None:
     choice = choose_gpu(asked, facts, engine_has_nvidia=engine_has_nvidia)
     assert choice.kind == kind
     assert choice.reason
@@ -79,7 +79,7 @@ def test_choice(asked: str, facts: HostFacts, engine_has_nvidia: bool | None, ki
 def test_refusal(
     asked: str,
     facts: HostFacts,
-    engine_has_nvidia: bool | None,  # noqa: FBT001
+    engine_has_nvidia: bool | None,
     message: str,
     hint: str,
 ) -> None:

@@ -22,6 +22,7 @@ from llmctl.core.picture import (
     draw,
     shape_named,
     two_drawings,
+    unreadable,
 )
 
 
@@ -77,6 +78,13 @@ def test_a_shape_lies_inside_and_is_symmetric(shape: Shape, size: int) -> None:
     assert len(pixels ^ mirrored) <= 2 * size**0.5  # a pixel's middle on the very edge may differ
 
 
+@pytest.mark.parametrize("shape", [Shape.TRIANGLE, Shape.STAR])
+def test_a_shape_with_a_tip_points_upwards(shape: Shape) -> None:
+    pixels = ink(decoded(draw(shape, Colour.RED, 64)))
+    top = min(y for _, y in pixels)
+    assert {x for x, y in pixels if y == top} <= {31, 32}
+
+
 def test_shapes_differ() -> None:
     pixels = [ink(decoded(draw(shape, Colour.RED, 64))) for shape in Shape]
     for one, other in itertools.combinations(pixels, 2):
@@ -111,6 +119,13 @@ def test_a_data_uri_holds_the_picture() -> None:
 
 def test_a_picture_is_small_enough_for_every_limit() -> None:
     assert all(len(Drawing(shape, Colour.BLUE).data_uri()) < 4096 for shape in Shape)
+
+
+def test_an_unreadable_picture_passes_for_one_until_it_is_decoded() -> None:
+    with Image.open(io.BytesIO(unreadable())) as image:
+        assert (image.format, image.size) == ("PNG", (336, 336))
+        with pytest.raises(OSError, match=r".+"):
+            image.load()
 
 
 def test_two_drawings_have_nothing_in_common_and_vary() -> None:

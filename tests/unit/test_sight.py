@@ -21,6 +21,7 @@ from llmctl.core.sight import (
     judge_picture,
     judge_text,
     judge_unreadable,
+    marker_tokens,
     picture_tokens,
 )
 
@@ -137,17 +138,24 @@ def test_few_tokens_leave_a_doubt(rise: int | None, doubt: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unreadable", "finding"),
+    ("unreadable", "marker", "finding"),
     [
-        (seen(36), Finding.BLIND),  # garbage counts like the picture: nothing looks at it
-        (seen(0), Finding.OK),  # LocalAI drops what it cannot read
-        (Refused(500, "failed to load image"), Finding.OK),
-        (LATE, Finding.TIMEOUT),
-        (GONE, Finding.UNREACHABLE),
+        (seen(36), 36, Finding.BLIND),  # counted like the picture: nothing looks at it
+        (seen(0), 0, Finding.OK),  # LocalAI drops what it cannot read
+        (Refused(500, "failed to load image"), 0, Finding.OK),
+        (LATE, 0, Finding.TIMEOUT),
+        (GONE, 0, Finding.UNREACHABLE),
     ],
 )
-def test_unreadable_picture(unreadable: Outcome, finding: Finding) -> None:
-    assert judge_unreadable(unreadable, seen(36), CONTROL).finding is finding
+def test_unreadable_picture(unreadable: Outcome, marker: int, finding: Finding) -> None:
+    assert marker_tokens(unreadable, seen(36), CONTROL) == marker
+    assert judge_unreadable(unreadable, marker).finding is finding
+
+
+def test_the_tokens_of_a_marker_are_not_a_picture() -> None:
+    verdict = judge_picture(seen(36), CONTROL, DRAWING, marker_tokens=36)
+    assert verdict.finding is Finding.BLIND
+    assert "marker's text" in verdict.reason
 
 
 def test_picture_tokens() -> None:
@@ -198,6 +206,14 @@ def test_a_lost_picture_is_pinned_to_its_hop(
     [
         ("localai", Finding.ERROR, "HTTP 500: backend not found: llama-cpp", "llmctl up"),
         ("localai", Finding.ERROR, "HTTP 500: oops", "llmctl logs localai"),
+        ("localai", Finding.ERROR, 'HTTP 404: model "llava" not found.', "llmctl up"),
+        (
+            "gateway",
+            Finding.ERROR,
+            "HTTP 400: /chat/completions: Invalid model name passed in model=llava.",
+            "llmctl up",
+        ),
+        ("gateway", Finding.ERROR, "HTTP 503: load is in cooldown", "llmctl logs localai"),
         ("gateway", Finding.ERROR, "HTTP 500: oops", "llmctl logs litellm"),
         ("gateway", Finding.AUTH, "HTTP 400: No connected db.", "llmctl key"),
         ("localai", Finding.AUTH, "HTTP 401", "LOCALAI_API_KEY"),

@@ -1,4 +1,4 @@
-"""The world llmctl's tests run in: a private Docker Engine, images, a LocalAI stand-in over real llama.cpp, a model.
+"""The world that llmctl's tests run in: a private Docker Engine, images, a LocalAI, a model, a hub.
 
 Stand-ins are here only for what cannot be had on a test machine: LocalAI's image and a GPU.
 """

@@ -1,12 +1,13 @@
 """A private Docker Engine for tests: own network namespace, socket, data root and pid file.
 
-Each daemon lives in a network namespace of its own, for two reasons. A second ``dockerd`` in one namespace
-flushes the first one's NAT chain, and a namespace without an uplink proves that nothing under test needs the
-internet. Ports that its containers publish therefore exist only inside: run the tests that use them under
-``nsenter --net=/run/netns/NAME`` (``.ci/run`` does).
+Each daemon lives in a network namespace of its own, for two reasons. A second ``dockerd`` in one
+namespace flushes the first one's NAT chain, and a namespace without an uplink proves that nothing
+under test needs the internet. Ports that its containers publish therefore exist only inside: run
+the tests that use them under ``nsenter --net=/run/netns/NAME`` (``.ci/run`` does).
 
-    python -m tests.world.daemon start --root DIR [--gpu-shim]    prints shell assignments for ``eval``
-    python -m tests.world.daemon stop --root DIR                  stops by pid file, removes DIR
+    python -m tests.world.daemon start --root DIR [--gpu-shim]    prints shell assignments for
+    ``eval`` python -m tests.world.daemon stop --root DIR                  stops by pid file,
+    removes DIR
 
 Linux and root only; needs ``dockerd`` (Debian: docker.io), ``iptables``, ``ip`` and ``nsenter``.
 """
@@ -15,11 +16,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import http.client
 import json
 import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -32,7 +35,14 @@ from tests.world import gpu_shim
 
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 40.0
-_NEEDED = {"dockerd": "docker.io", "iptables": "iptables", "ip": "iproute2", "nsenter": "util-linux"}
+_NEEDED = {
+    "dockerd": "docker.io",
+    "iptables": "iptables",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+}
+# Children of this process, by root: kept so that stop() can reap them.
+_children: dict[Path, subprocess.Popen[bytes]] = {}
 
 
 class DaemonError(RuntimeError):
@@ -41,7 +51,7 @@ class DaemonError(RuntimeError):
 
 @dataclass(frozen=True)
 class Daemon:
-    """Where one private daemon lives. Everything follows from ``root``, so a later process can find it again."""
+    """Where one private daemon lives: all follows from ``root``, so another process can find it."""
 
     root: Path
 
@@ -98,7 +108,7 @@ class Daemon:
         return found
 
     def pid(self) -> int | None:
-        """Process id of the running dockerd, or None. A stale pid file whose number was reused counts as None."""
+        """Process id of the running dockerd; None also for a stale file whose number was reused."""
         try:
             pid = int(self.pid_file.read_text())
         except (FileNotFoundError, ValueError):
@@ -107,18 +117,21 @@ class Daemon:
 
 
 def start(root: Path | str, *, with_gpu_shim: bool = False) -> Daemon:
-    """Start a daemon in ``root`` and return when its API answers; one that runs there already is returned as it is.
+    """Start a daemon in ``root`` and return when its API answers; one that runs is returned as is.
 
     Raises ``DaemonError`` with the end of dockerd's log when it does not come up within a minute.
     """
     daemon = Daemon.at(root)
     if daemon.pid() is not None and _answers(daemon):
         if with_gpu_shim and not daemon.gpu.hook.exists():
-            raise DaemonError(f"the daemon in {daemon.root} runs without the GPU shim: stop it first")
+            raise DaemonError(
+                f"the daemon in {daemon.root} runs without the GPU shim: stop it first"
+            )
         return daemon
     _check_host(daemon)
     daemon.root.mkdir(parents=True, exist_ok=True)
-    (daemon.root / "daemon.json").write_text("{}\n")  # keeps the host's own /etc/docker/daemon.json out
+    # An empty configuration of our own keeps the host's /etc/docker/daemon.json out.
+    (daemon.root / "daemon.json").write_text("{}\n")
     environment = dict(os.environ)
     if with_gpu_shim:
         daemon.gpu.install()
@@ -128,8 +141,14 @@ def start(root: Path | str, *, with_gpu_shim: bool = False) -> Daemon:
     _run("ip", "-n", daemon.netns, "link", "set", "lo", "up")
     with daemon.log.open("ab") as log:
         process = subprocess.Popen(
-            _command(daemon), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            _command(daemon),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
         )
+    _children[daemon.root] = process
     came_up = _wait(lambda: _answers(daemon) or process.poll() is not None, START_DEADLINE_S)
     if not came_up or process.poll() is not None:
         stop(daemon.root, remove=False)
@@ -140,8 +159,9 @@ def start(root: Path | str, *, with_gpu_shim: bool = False) -> Daemon:
 def stop(root: Path | str, *, remove: bool = True) -> None:
     """Stop the daemon of ``root`` by its pid file, delete its namespace and (``remove``) its files.
 
-    Only processes whose command line names this root are signalled. Files are removed only when nothing below the
-    root is mounted any more; otherwise ``DaemonError``. Nothing to stop is not an error.
+    Only processes whose command line names this root are signalled. Files are removed only when
+    nothing below the root is mounted any more; otherwise ``DaemonError``. Nothing to stop is not an
+    error.
     """
     daemon = Daemon.at(root)
     pid = daemon.pid()
@@ -150,6 +170,10 @@ def stop(root: Path | str, *, remove: bool = True) -> None:
         if not _wait(lambda: daemon.pid() != pid, STOP_DEADLINE_S):
             os.kill(pid, signal.SIGKILL)
             _wait(lambda: daemon.pid() != pid, 5)
+    if daemon.root in _children:
+        child = _children.pop(daemon.root)
+        child.kill()  # has no effect on one that has ended, as it has unless its start failed
+        child.wait()
     _end_leftovers(daemon)
     if _netns_path(daemon).exists():
         _run("ip", "netns", "delete", daemon.netns)
@@ -159,13 +183,13 @@ def stop(root: Path | str, *, remove: bool = True) -> None:
     left = _mounts_below(daemon.root)
     if left:
         raise DaemonError(f"still mounted, so {daemon.root} is left alone: {', '.join(left)}")
-    if remove:
-        shutil.rmtree(daemon.root, ignore_errors=False) if daemon.root.exists() else None
+    if remove and daemon.root.exists():
+        shutil.rmtree(daemon.root)
 
 
 @contextmanager
 def running(root: Path | str, *, with_gpu_shim: bool = False) -> Iterator[Daemon]:
-    """A daemon for the time of a ``with`` block; stopped and removed at its end, whatever happened inside."""
+    """A daemon for the time of a ``with`` block; stopped and removed whatever happens inside."""
     try:
         yield start(root, with_gpu_shim=with_gpu_shim)
     finally:
@@ -173,8 +197,9 @@ def running(root: Path | str, *, with_gpu_shim: bool = False) -> Iterator[Daemon
 
 
 def _command(daemon: Daemon) -> list[str]:
-    # nsenter, not `ip netns exec`: the latter mounts a new /sys, which hides the cgroup tree from dockerd.
-    # Address ranges differ per root, so that two daemons' containers are never mistaken for each other in a log.
+    # nsenter, not `ip netns exec`: the latter mounts a new /sys, which hides the cgroup tree from
+    # dockerd. Address ranges differ per root, so that two daemons' containers are never mistaken
+    # for each other in a log.
     block = int(daemon.netns[-2:], 16)
     return [
         "nsenter",
@@ -202,16 +227,14 @@ def _check_host(daemon: Daemon) -> None:
 
 
 def _answers(daemon: Daemon) -> bool:
-    import http.client
-    import socket
-
     connection = http.client.HTTPConnection("docker", timeout=5)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(5)
     try:
         connection.sock.connect(str(daemon.socket))
         connection.request("GET", "/_ping")
-        return connection.getresponse().status == 200
+        with connection.getresponse() as answer:
+            return answer.status == http.client.OK
     except OSError:
         return False
     finally:
@@ -219,12 +242,18 @@ def _answers(daemon: Daemon) -> bool:
 
 
 def _end_leftovers(daemon: Daemon) -> None:
-    """After a killed dockerd: end its containers and its containerd. After an orderly stop there are none."""
+    """After a killed dockerd: end its containers and containerd. An orderly stop leaves none."""
     for state in daemon.exec_root.glob("runtime-runc/moby/*/state.json"):
         pid = json.loads(state.read_text()).get("init_process_pid", 0)
-        if pid and str(daemon.data_root) in Path(f"/proc/{pid}/mountinfo").read_text(errors="replace"):
+        if pid and str(daemon.data_root) in Path(f"/proc/{pid}/mountinfo").read_text(
+            errors="replace"
+        ):
             os.kill(pid, signal.SIGKILL)
-    ours = [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _belongs(daemon, int(entry.name))]
+    ours = [
+        int(entry.name)
+        for entry in Path("/proc").glob("[0-9]*")
+        if _belongs(daemon, int(entry.name))
+    ]
     for pid in ours:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -238,7 +267,9 @@ def _belongs(daemon: Daemon, pid: int) -> bool:
     """True for containerd, its shims and docker-proxy started with paths below our exec root."""
     arguments = _cmdline(pid)
     program = Path(arguments[0]).name if arguments else ""
-    return program.startswith("containerd") and any(str(daemon.exec_root) in argument for argument in arguments)
+    return program.startswith("containerd") and any(
+        str(daemon.exec_root) in argument for argument in arguments
+    )
 
 
 def _cmdline(pid: int) -> list[str]:
@@ -291,9 +322,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             daemon = start(options.root, with_gpu_shim=options.gpu_shim)
             for name, value in daemon.environment().items():
-                print(f"export {name}={shlex.quote(value)}")
+                sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
     except DaemonError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
     return 0
 

@@ -1,19 +1,23 @@
 """A LLaVA-architecture model pair, small enough to write in a test and honest about what it is.
 
-The weights are set by hand, with seeded noise where nothing depends on them. The text model knows two sentences:
-``WITH_PICTURE`` when picture tokens are in its context and ``WITHOUT_PICTURE`` when none are, whatever the question.
-So a test can tell from the answer alone whether a picture got through every layer to the model. It sees nothing in
-the picture. "画" in the first sentence is spelt as three byte tokens, which splits a character over streamed chunks.
+The weights are set by hand, with seeded noise where nothing depends on them. The text model knows
+two sentences: ``WITH_PICTURE`` when picture tokens are in its context and ``WITHOUT_PICTURE`` when
+none are, whatever the question. So a test can tell from the answer alone whether a picture got
+through every layer to the model. It sees nothing in the picture. "画" in the first sentence is spelt
+as three byte tokens, which splits a character over streamed chunks.
 
-How it works: every text token has a 1 in dimension ``CONST`` of its embedding; the projector's bias puts a 1 into
-``PICTURE``. One attention head looks from the former for the latter and writes what it finds to ``SEEN``. The output
-matrix starts one sentence or the other by ``SEEN``, and then maps each word's own dimension to the word after it.
+How it works: every text token has a 1 in dimension ``CONST`` of its embedding; the projector's bias
+puts a 1 into ``PICTURE``. One attention head looks from the former for the latter and writes what
+it finds to ``SEEN``. The output matrix starts one sentence or the other by ``SEEN``, and then maps
+each word's own dimension to the word after it.
 
-    python -m tests.world.tiny_model DIR    writes DIR/ggml-model-q4_k.gguf and DIR/mmproj-model-f16.gguf
+    python -m tests.world.tiny_model DIR    writes DIR/ggml-model-q4_k.gguf and
+    DIR/mmproj-model-f16.gguf
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +65,11 @@ def write_pair(
     chat_template: str | None = None,
     seed: int = 0,
 ) -> ModelPair:
-    """Write both files into ``directory`` under the given names (the defaults are those of the ``llava`` entry).
+    """Write both files into ``directory``, by default under the names of the ``llava`` entry.
 
-    ``projector_type=None`` leaves ``clip.projector_type`` out, as the converters of 2023 did; today's llama.cpp
-    refuses such a file. ``chat_template`` goes to ``tokenizer.chat_template``; the 2023 files have none.
-    The same arguments give the same bytes.
+    ``projector_type=None`` leaves ``clip.projector_type`` out, as the converters of 2023 did;
+    today's llama.cpp refuses such a file. ``chat_template`` goes to ``tokenizer.chat_template``;
+    the 2023 files have none. The same arguments give the same bytes.
     """
     directory.mkdir(parents=True, exist_ok=True)
     pair = ModelPair(directory / text_name, directory / projector_name)
@@ -75,7 +79,7 @@ def write_pair(
 
 
 def write_text_model(path: Path, *, chat_template: str | None = None, seed: int = 0) -> None:
-    """Write the language model (f32, llama architecture, sentencepiece-style vocabulary with byte fallback)."""
+    """Write the language model: f32, llama architecture, a vocabulary with byte fallback."""
     tokens, types = _vocabulary()
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("llmctl test model")
@@ -97,9 +101,9 @@ def write_text_model(path: Path, *, chat_template: str | None = None, seed: int 
     writer.add_unk_token_id(0)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
-    writer.add_add_bos_token(True)
-    writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(False)
+    writer.add_add_bos_token(value=True)
+    writer.add_add_eos_token(value=False)
+    writer.add_add_space_prefix(value=False)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     for name, tensor in _text_tensors(tokens, np.random.default_rng(seed)).items():
@@ -112,12 +116,12 @@ def write_projector(path: Path, *, projector_type: str | None = "mlp", seed: int
     writer = gguf.GGUFWriter(path, "clip")
     writer.add_name("llmctl test projector")
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    writer.add_bool("clip.has_text_encoder", False)
-    writer.add_bool("clip.has_vision_encoder", True)
-    writer.add_bool("clip.has_llava_projector", True)
+    writer.add_bool("clip.has_text_encoder", val=False)
+    writer.add_bool("clip.has_vision_encoder", val=True)
+    writer.add_bool("clip.has_llava_projector", val=True)
     if projector_type is not None:
         writer.add_string("clip.projector_type", projector_type)
-    writer.add_bool("clip.use_gelu", True)
+    writer.add_bool("clip.use_gelu", val=True)
     writer.add_uint32("clip.vision.image_size", IMAGE_SIZE)
     writer.add_uint32("clip.vision.patch_size", PATCH_SIZE)
     writer.add_uint32("clip.vision.embedding_length", VISION_WIDTH)
@@ -136,7 +140,7 @@ def write_projector(path: Path, *, projector_type: str | None = "mlp", seed: int
 
 
 def _vocabulary() -> tuple[list[str], list[int]]:
-    """Control tokens, 256 bytes, printable ASCII, the words of the answers. Anything else falls back to bytes."""
+    """Control tokens, 256 bytes, printable ASCII, the answers' words; the rest becomes bytes."""
     kinds = gguf.TokenType
     entries = {"<unk>": kinds.UNKNOWN, "<s>": kinds.CONTROL, "</s>": kinds.CONTROL}
     entries |= {f"<0x{byte:02X}>": kinds.BYTE for byte in range(256)}
@@ -184,14 +188,14 @@ def _embeddings(tokens: list[str], rng: np.random.Generator) -> Array:
 
 
 def _output(tokens: list[str]) -> Array:
-    """Next-word logits. After normalisation a dimension worth 1 counts 5 to 7, so every choice is won by far."""
+    """Next-word logits. A dimension worth 1 is 5 to 7 after the norm: each choice is won by far."""
     words = _words()
     matrix = np.zeros((len(tokens), WIDTH), np.float32)
     with_picture, without = (tokens.index(chain[0]) for chain in _CHAINS)
     matrix[with_picture, CONST], matrix[with_picture, SEEN] = 1.0, 4.0
     matrix[without, CONST] = 5.0
     for chain in _CHAINS:
-        for word, successor in zip(chain, chain[1:], strict=False):
+        for word, successor in itertools.pairwise(chain):
             matrix[tokens.index(successor), FIRST_WORD + words.index(word)] = 8.0
     return matrix
 

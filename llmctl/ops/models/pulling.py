@@ -75,6 +75,7 @@ def pull(paths: StackPaths, spec: ModelSpec, hub: Hub, listen: Listener) -> Pull
             # What is done stays known, also when the next file fails.
             cache.save()
         write_lock(paths, read_lock(paths).with_model(artifact))
+        _tell_orphans(paths, lock.models.get(spec.name), listen)
     downloaded = tuple(file.path for file in fetch)
     sizes = {file.path: file.size or 0 for file in artifact.files}
     return PullResult(
@@ -177,6 +178,15 @@ def _download(
     files.put_in_place(partial, paths.models / file.path)
     cache.put(file.path, sha256)
     listen(Progress(file.path, size, size, finished=True))
+
+
+def _tell_orphans(paths: StackPaths, before: Artifact | None, listen: Listener) -> None:
+    """Name files that the model had under its old source and that nothing uses any more."""
+    lock = read_lock(paths)
+    for file in before.files if before else ():
+        place = paths.models / file.path
+        if place.is_file() and not lock.owners(file.path):
+            listen(Note(f"{place} ({place.stat().st_size / 1e9:.1f} GB) is no longer used"))
 
 
 def _refuse_wrong(partial: Path, file: ModelFile, size: int, sha256: str) -> None:

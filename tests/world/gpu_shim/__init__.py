@@ -1,8 +1,9 @@
 """A stand-in for NVIDIA's container runtime hook, so that GPU requests can be proven without a GPU.
 
-dockerd registers the "nvidia" device driver when it finds ``nvidia-container-runtime-hook`` on its PATH at start, and
-makes it a prestart hook of each container that asks for GPUs. The stand-in records what was asked, refuses devices
-it does not know with the words of NVIDIA's own tool, and puts an ``nvidia-smi`` into the container.
+dockerd registers the "nvidia" device driver when it finds ``nvidia-container-runtime-hook`` on its
+PATH at start, and makes it a prestart hook of each container that asks for GPUs. The stand-in
+records what was asked, refuses devices it does not know with the words of NVIDIA's own tool, and
+puts an ``nvidia-smi`` into the container.
 """
 
 from __future__ import annotations
@@ -16,8 +17,16 @@ from pathlib import Path
 HOOK_NAME = "nvidia-container-runtime-hook"
 # Two small cards, written to gpus.json beside the hook. Tests ask for them by index or UUID.
 GPUS = (
-    {"uuid": "GPU-11111111-aaaa-4bbb-8ccc-000000000001", "name": "Stand-in RTX 3060", "memory_mib": 12288},
-    {"uuid": "GPU-22222222-aaaa-4bbb-8ccc-000000000002", "name": "Stand-in RTX 4090", "memory_mib": 24564},
+    {
+        "uuid": "GPU-11111111-aaaa-4bbb-8ccc-000000000001",
+        "name": "Stand-in RTX 3060",
+        "memory_mib": 12288,
+    },
+    {
+        "uuid": "GPU-22222222-aaaa-4bbb-8ccc-000000000002",
+        "name": "Stand-in RTX 4090",
+        "memory_mib": 24564,
+    },
 )
 
 
@@ -60,4 +69,6 @@ class GpuShim:
         """All requests so far, oldest first; also those that were refused."""
         if not self.requests_file.exists():
             return []
-        return [GpuRequest(**json.loads(line)) for line in self.requests_file.read_text().splitlines()]
+        return [
+            GpuRequest(**json.loads(line)) for line in self.requests_file.read_text().splitlines()
+        ]

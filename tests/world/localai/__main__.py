@@ -18,7 +18,8 @@ def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    # Before the imports that take time: as process 1 of a container, a signal without a handler is not delivered.
+    # Before the imports that take time: as process 1 of a container, a signal without a handler is
+    # not delivered.
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
     from tests.world.localai.cli import main

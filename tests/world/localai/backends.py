@@ -1,7 +1,8 @@
 """Inference backends on disk (core/gallery/backends.go, pkg/system/capabilities.go).
 
-A backend is a directory with a ``run.sh``. ``llama-cpp`` is a meta backend: a directory with a ``metadata.json`` that
-names the concrete one for this hardware. Here the "download" writes those files; what they would run is in-process.
+A backend is a directory with a ``run.sh``. ``llama-cpp`` is a meta backend: a directory with a
+``metadata.json`` that names the concrete one for this hardware. Here the "download" writes those
+files; what they would run is in-process.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ _BY_CAPABILITY = {
     "vulkan": "vulkan-llama-cpp",
 }
 _RUN = """#!/bin/sh
-# Installed by the stand-in: it serves the model in its own process, so this file only has to be here.
-exit 0
+# Installed by the stand-in: it serves the model in its own process, so this file only has to be
+here. exit 0
 """
 
 
@@ -62,8 +63,9 @@ def install(
 ) -> None:
     """Install a gallery name, or an ``oci://`` reference under ``name``.
 
-    A runnable backend of that name ends it at once, whatever variant it is: a volume that was filled by the CPU image
-    keeps its CPU backend under a CUDA image. Raises ``BackendInstallError``.
+    A runnable backend of that name ends it at once, whatever variant it is: a volume that was
+    filled by the CPU image keeps its CPU backend under a CUDA image. Raises
+    ``BackendInstallError``.
     """
     target = name or reference
     if reference.startswith("oci://") and name is None:
@@ -89,9 +91,7 @@ def install(
     _write(settings.backends, _META, {"name": _META, "meta_backend_for": concrete}, runnable=False)
 
 
-def _write(
-    directory: Path, name: str, metadata: dict[str, str], *, runnable: bool = True
-) -> None:
+def _write(directory: Path, name: str, metadata: dict[str, str], *, runnable: bool = True) -> None:
     """Staged beside the target and renamed, so that a broken install never looks like a backend."""
     directory.mkdir(parents=True, exist_ok=True)
     staging = directory / f".{name}.install-tmp"

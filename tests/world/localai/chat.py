@@ -1,4 +1,4 @@
-"""A chat request from messages to answer (core/http/endpoints/openai/chat.go, chat_stream_workers.go)."""
+"""A chat request, from messages to answer (core/http/endpoints/openai/chat.go)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.world.localai.errors import ApiError
+from tests.world.localai.errors import ApiError, log_error
 from tests.world.localai.pictures import split_content
 from tests.world.localai.template import MARKER, Templates, chat_prompt
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("localai")
 
-# Request field, then llama.cpp's name, then LocalAI's default when neither request nor YAML says anything.
+# Request field, then llama.cpp's name, then LocalAI's default when neither request nor YAML says
+# anything.
 _SAMPLING: tuple[tuple[str, str, Any], ...] = (
     ("temperature", "temperature", 0.9),
     ("top_p", "top_p", 0.95),
@@ -75,7 +76,7 @@ def answer(
     except ApiError as error:
         if _UNREADABLE_PICTURE not in str(error):
             raise
-        log.error("Failed encoding image error=%s", error)
+        log_error("Failed encoding image error=%s", error)
         bare = [Message(message.role, message.text, ()) for message in messages]
         yield from _generate(config, model, templates, request, bare)
 
@@ -114,7 +115,8 @@ def _prompt(
 ) -> str | dict[str, Any]:
     """The prompt text, with the pictures for its markers.
 
-    Without a projector the backend is given no pictures, and the markers stay in the prompt as plain text.
+    Without a projector the backend is given no pictures, and the markers stay in the prompt as
+    plain text.
     """
     texts = [(message.role, MARKER * len(message.pictures) + message.text) for message in messages]
     prompt = chat_prompt(config, texts, templates)
@@ -144,7 +146,9 @@ def _sampling(config: ModelConfig, request: dict[str, Any]) -> dict[str, Any]:
     body = {}
     for field, name, default in _SAMPLING:
         value = request.get(field)
-        body[name] = config.parameter(field, default) if value is None else value
+        value = config.parameter(field, default) if value is None else value
+        if value or not name.endswith("_penalty"):  # the backend takes a penalty of 0 as "not set"
+            body[name] = value
     limit = request.get("max_tokens") or request.get("max_completion_tokens")
     limit = limit or config.parameter("max_tokens") or -1
     stop = request.get("stop") or []

@@ -26,8 +26,8 @@ def main(arguments: list[str]) -> int:
     )
     options = _parser().parse_args(arguments or ["run"])
     settings = Settings.from_environment(os.environ)
-    given = {"models": options.models, "backends": options.backends, "port": options.port}
-    settings = dataclasses.replace(settings, **{k: v for k, v in given.items() if v is not None})
+    given = {key: vars(options)[key] for key in ("models", "backends", "port") if key in options}
+    settings = dataclasses.replace(settings, **given)
     if options.command == "backends":
         return _backends(settings, options)
     return _run(settings)
@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     places.add_argument("--backends", type=Path, default=argparse.SUPPRESS)
     places.add_argument("--port", type=int, default=argparse.SUPPRESS)
     parser = argparse.ArgumentParser(prog="local-ai", parents=[places])
-    parser.set_defaults(command="run", models=None, backends=None, port=None)
+    parser.set_defaults(command="run")
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("run", parents=[places])
     verbs = commands.add_parser("backends", parents=[places]).add_subparsers(
@@ -71,20 +71,20 @@ def _progress(line: str) -> None:
 
 
 def _run(settings: Settings) -> int:
-    """Do everything that LocalAI does before it listens, then listen. A model that must load and does not is fatal."""
+    """What LocalAI does before it listens, then listen. A model that must load and fails is fatal."""
     log.info("LocalAI version: %s", VERSION)
     for name in settings.external_backends:
         try:
             backends.install(settings, name, None, _progress)
         except backends.BackendInstallError as error:
-            log.error("error installing external backend error=%s", error)
+            errors.log_error("error installing external backend error=%s", error)
     world = World(settings)
     time.sleep(settings.startup_s)
     for name in settings.load_to_memory:
         try:
             world.loader.get(world.configs.find(name))
         except errors.ApiError as error:
-            log.error("Error running the server error=%s", error)
+            errors.log_error("Error running the server error=%s", error)
             return 1
     server = world.serve()
     log.info("LocalAI is started and running address=%s:%s", *server.server_address[:2])

@@ -1,8 +1,7 @@
-"""Model configurations from the models directory (core/config/model_config.go, model_config_loader.go)."""
+"""Model configurations from the models directory (core/config/model_config*.go)."""
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,80 +12,40 @@ from tests.world.localai.go_yaml import GoYamlError, Kind, decode
 if TYPE_CHECKING:
     from pathlib import Path
 
-log = logging.getLogger("localai")
 
-# The keys that this stand-in acts on or has to type-check; LocalAI knows more, and ignores what it does not know.
-_PARAMETERS: dict[str, Kind] = {
-    "model": "str",
-    "batch": "int",
-    "max_tokens": "int",
-    "seed": "int",
-    "top_k": "int",
-    "repeat_last_n": "int",
-    "ignore_eos": "bool",
-} | dict.fromkeys(
-    ("temperature", "top_p", "min_p", "repeat_penalty", "frequency_penalty", "presence_penalty"),
-    "float",
+def _typed(table: str) -> dict[str, Kind]:
+    """Fields by type, from lines of a type and the names that have it."""
+    rows = (line.split() for line in table.splitlines())
+    return {name: kind for kind, *names in filter(None, rows) for name in names}
+
+
+# The keys that this stand-in acts on or has to type-check. LocalAI knows more, and ignores what it
+# does not know.
+_PARAMETERS = _typed("""
+    str    model
+    int    batch max_tokens seed top_k repeat_last_n
+    float  temperature top_p min_p repeat_penalty frequency_penalty presence_penalty
+    bool   ignore_eos
+""")
+_TEMPLATE = _typed("""
+    str    chat chat_message completion edit function multimodal reply_prefix
+    str    join_chat_messages_by_character
+    bool   use_tokenizer_template
+""")
+_FIELDS: dict[str, Kind] = _typed("""
+    str     name backend mmproj flash_attention cache_type_k cache_type_v main_gpu tensor_split
+    str     rope_scaling system_prompt draft_model description usage alias
+    int     context_size gpu_layers threads n_draft
+    bool    f16 mmap mmlock low_vram no_kv_offloading embeddings numa debug cuda disabled
+    strings options stopwords known_usecases overrides trimspace cutstrings
+    map     roles
+""") | {"parameters": _PARAMETERS, "template": _TEMPLATE}
+# Files in the models directory with these endings are never taken for models.
+_NOT_MODELS = (
+    *(".tmpl", ".keep", ".yaml", ".yml", ".json", ".txt", ".pt", ".onnx", ".md", ".ds_store"),
+    *(".safetensors", ".bin", ".gguf", ".ggml", ".ckpt", ".zip", ".tag", ".bak", ".partial"),
+    ".tar.gz",
 )
-_TEMPLATE: dict[str, Kind] = dict.fromkeys(
-    (
-        "chat",
-        "chat_message",
-        "completion",
-        "edit",
-        "function",
-        "multimodal",
-        "reply_prefix",
-        "join_chat_messages_by_character",
-    ),
-    "str",
-) | {"use_tokenizer_template": "bool"}
-_FIELDS: dict[str, Kind] = (
-    dict.fromkeys(
-        (
-            "name",
-            "backend",
-            "mmproj",
-            "flash_attention",
-            "cache_type_k",
-            "cache_type_v",
-            "main_gpu",
-            "tensor_split",
-            "rope_scaling",
-            "system_prompt",
-            "draft_model",
-            "description",
-            "usage",
-            "alias",
-        ),
-        "str",
-    )
-    | dict.fromkeys(("context_size", "gpu_layers", "threads", "n_draft"), "int")
-    | dict.fromkeys(
-        (
-            "f16",
-            "mmap",
-            "mmlock",
-            "low_vram",
-            "no_kv_offloading",
-            "embeddings",
-            "numa",
-            "debug",
-            "cuda",
-            "disabled",
-        ),
-        "bool",
-    )
-    | dict.fromkeys(
-        ("options", "stopwords", "known_usecases", "overrides", "trimspace", "cutstrings"),
-        "strings",
-    )
-    | {"roles": "map", "parameters": _PARAMETERS, "template": _TEMPLATE}
-)
-_WEIGHTS_AND_NOTES = (
-    ".tmpl .keep .yaml .yml .json .txt .pt .onnx .md .ds_store .safetensors .bin .gguf .ggml .ckpt "
-    ".zip .tag .bak .partial .tar.gz"
-).split()
 
 
 class InvalidConfigError(ValueError):
@@ -123,13 +82,13 @@ class ModelConfig:
 
     @property
     def uses_tokenizer_template(self) -> bool:
-        """True when llama.cpp formats the messages: asked for, or because the YAML has no template at all."""
+        """True when llama.cpp formats the messages: asked for, or there is no template at all."""
         texts = ("chat", "chat_message", "completion", "edit", "function")
         has_template = any(self.template(key) for key in texts)
         return bool(self.template("use_tokenizer_template")) or not has_template
 
     def validate(self) -> None:
-        """LocalAI's few checks: no escape from the models directory, a backend name of plain characters."""
+        """LocalAI's few checks: paths stay in the models directory, backend names are plain."""
         for key, value in (
             ("backend", self.get("backend", "")),
             ("parameters.model", self.parameter("model", "")),
@@ -142,6 +101,8 @@ class ModelConfig:
             raise InvalidConfigError(f"invalid backend name {backend!r}")
         if self.get("alias") and (backend or self.parameter("model")):
             raise InvalidConfigError("an alias has neither backend nor model")
+        if self.template("chat_message"):
+            raise InvalidConfigError("this stand-in has no template.chat_message")
 
 
 class ModelConfigs:
@@ -163,19 +124,21 @@ class ModelConfigs:
         loose = [
             path.name
             for path in sorted(self._directory.glob("*"))
-            if path.is_file() and not path.name.lower().endswith(tuple(_WEIGHTS_AND_NOTES))
+            if path.is_file() and not path.name.lower().endswith(_NOT_MODELS)
         ]
         return [*self._by_name, *(name for name in loose if name not in self._by_name)]
 
     def find(self, name: str) -> ModelConfig:
         """The configuration for a request.
 
-        LocalAI asks whether the name, as an unanchored regular expression, matches any that exists. A name that
-        passes this way but is none of them gets an empty configuration, whose load then fails.
-        Raises ``ApiError`` 404 when nothing matches and 403 for a disabled model.
+        LocalAI asks whether the name, as an unanchored regular expression, matches any that exists.
+        A name that passes this way but is none of them gets an empty configuration, whose load then
+        fails. Raises ``ApiError`` 404 when nothing matches and 403 for a disabled model.
         """
         if name not in self._by_name and (path := self._directory / f"{name}.yaml").is_file():
-            self._read(path)  # a file that arrived after start-up is read when its model is asked for
+            self._read(
+                path
+            )  # a file that arrived after start-up is read when its model is asked for
         config = self._by_name.get(name)
         if config is None:
             try:
@@ -200,11 +163,9 @@ class ModelConfigs:
             for raw in decode(path.read_text(encoding="utf-8"), _FIELDS):
                 config = ModelConfig(raw.get("name", ""), raw)
                 config.validate()
-                if config.template("chat_message"):
-                    raise InvalidConfigError("this stand-in has no template.chat_message")
                 self._by_name[config.name] = config
         except (GoYamlError, InvalidConfigError, UnicodeDecodeError) as error:
-            log.error(
+            errors.log_error(
                 'LoadModelConfigsFromPath cannot read config file file="%s" error=%s',
                 path.name,
                 error,

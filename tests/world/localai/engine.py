@@ -1,7 +1,7 @@
-"""Models in memory (pkg/model/loader.go; core/backend/options.go; backend/cpp/llama-cpp/grpc-server.cpp).
+"""Models in memory (pkg/model/loader.go, core/backend/options.go, grpc-server.cpp).
 
-LocalAI starts one backend process a model and talks gRPC to it; here a loaded model is one llama.cpp server in this
-process, reached over HTTP on a loopback port that it chooses itself.
+LocalAI starts one backend process a model and talks gRPC to it; here a loaded model is one
+llama.cpp server in this process, reached over HTTP on a loopback port that it chooses itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import xllamacpp
 
 from tests.world.localai import backends
-from tests.world.localai.errors import ApiError, CooldownError, LoadError
+from tests.world.localai.errors import ApiError, CooldownError, LoadError, log_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,8 @@ class LoadedModel:
         self.sees = sees
         self._server = server  # destroying it stops it
         self._address = urllib.parse.urlsplit(server.listening_address).netloc
-        # A server destroyed before its loop runs never ends (seen with this version): wait until it answers.
+        # A server destroyed before its loop runs never ends (seen with this version): wait until it
+        # answers.
         deadline = time.monotonic() + 60
         while self.get("/health")[0] != http.client.OK:
             if time.monotonic() > deadline:
@@ -77,7 +78,7 @@ class LoadedModel:
             return result
 
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The JSON events of a streamed POST; raises ``ApiError`` like ``post``, before the first one."""
+        """The JSON events of a streamed POST; raises ``ApiError`` like ``post``."""
         with self._answer("POST", path, body) as answer:
             if answer.status != http.client.OK:
                 raise _refusal(json.loads(answer.read()))
@@ -100,7 +101,7 @@ class LoadedModel:
 
 
 class Loader:
-    """Loads each model once, when it is first asked for, and refuses to retry too soon after a failure."""
+    """Loads a model when it is first asked for; refuses to retry too soon after a failure."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -110,7 +111,7 @@ class Loader:
         self._cooldown_ends: dict[str, float] = {}
 
     def get(self, config: ModelConfig) -> LoadedModel:
-        """The model, loaded now if need be. Raises ``LoadError``, or ``CooldownError`` after a recent one."""
+        """The model, loaded now if need be. Raises ``LoadError``, and soon after ``CooldownError``."""
         with self._lock:
             if config.name in self._loaded:
                 return self._loaded[config.name]
@@ -121,7 +122,7 @@ class Loader:
                 model = self._load(config)
             except LoadError as error:
                 self._failed(config.name)
-                log.error("Failed to load model modelID=%s error=%s", config.name, error)
+                log_error("Failed to load model modelID=%s error=%s", config.name, error)
                 raise
             self._failures.pop(config.name, None)
             self._loaded[config.name] = model
@@ -145,7 +146,7 @@ class Loader:
     def _load(self, config: ModelConfig) -> LoadedModel:
         backend = config.get("backend", "")
         if backend and not backends.is_installed(self._settings.backends, backend):
-            log.error("Backend not found backend=%s", backend)
+            log_error("Backend not found backend=%s", backend)
             raise LoadError(f"backend not found: {backend}")
         if not backends.installed(self._settings.backends):
             raise LoadError("no backends found")
@@ -164,14 +165,15 @@ class Loader:
 
 
 def parameters(config: ModelConfig, settings: Settings) -> Any:
-    """llama.cpp's parameters for a configuration; settings that LocalAI's backend does not read have no effect."""
+    """llama.cpp's parameters; settings that LocalAI's backend does not read have no effect."""
     params = xllamacpp.CommonParams()
     params.model.path = str(settings.models / config.parameter("model", ""))
     if config.get("mmproj"):
         params.mmproj.path = str(settings.models / config.get("mmproj"))
     asked = config.get("threads") or settings.threads or os.cpu_count() or 1
-    # Two llama.cpp threads that share busy cores spin against each other: seconds for what takes milliseconds.
-    # Test machines are small and shared, so the stand-in caps what was asked; the log says both numbers.
+    # Two llama.cpp threads that share busy cores spin against each other: seconds for what takes
+    # milliseconds. Test machines are small and shared, so the stand-in caps what was asked; the log
+    # says both numbers.
     threads = min(asked, settings.max_threads)
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     context = config.get("context_size", _DEFAULT_CONTEXT)

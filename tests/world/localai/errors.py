@@ -1,9 +1,12 @@
-"""Failures that reach a client, in LocalAI's words and JSON shape (core/schema/openai.go, pkg/model/loader.go)."""
+"""Failures that reach a client, in LocalAI's words and shape (core/schema/openai.go)."""
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
+
+log = logging.getLogger("localai")
 
 
 class ApiError(Exception):
@@ -21,7 +24,7 @@ class ApiError(Exception):
 
 
 class LoadError(ApiError):
-    """A model could not be loaded. Only the first request gets this text; the next ones get ``CooldownError``."""
+    """A model could not be loaded. Only the first request is told so, see ``CooldownError``."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(500, f"failed to load model with internal loader: {cause}")
@@ -51,3 +54,8 @@ def model_not_found(name: str) -> ApiError:
         f'model "{name}" not found. To see available models, call GET /v1/models',
         "invalid_request_error",
     )
+
+
+def log_error(message: str, *values: object) -> None:
+    """One line at level error, as LocalAI logs: the cause and no traceback."""
+    log.error(message, *values)

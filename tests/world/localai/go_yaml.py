@@ -1,7 +1,8 @@
 """YAML into typed fields, by the rules of Go's yaml.v3 rather than PyYAML's.
 
-What differs, and what a deployer trips over: unknown keys are ignored, duplicate keys are an error, a quoted number
-is not a number, an unquoted one may be a string, a fraction is cut to an integer, a scalar is not a list.
+What differs, and what a deployer trips over: unknown keys are ignored, duplicate keys are an error,
+a quoted number is not a number, an unquoted one may be a string, a fraction is cut to an integer, a
+scalar is not a list.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
 _NULL = {"", "~", "null", "Null", "NULL"}
 _TRUE = {"true", "True", "TRUE"}
 _FALSE = {"false", "False", "FALSE"}
-# Understood only where the field is a bool: yaml.v3 keeps YAML 1.1's spellings there and nowhere else.
+# Understood only where the field is a bool: yaml.v3 keeps YAML 1.1's spellings there and nowhere
+# else.
 _OLD_TRUE = {"y", "Y", "yes", "Yes", "YES", "on", "On", "ON"}
 _OLD_FALSE = {"n", "N", "no", "No", "NO", "off", "Off", "OFF"}
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9_]*|0[0-7]+|0x[0-9a-fA-F]+|0o[0-7]+|0b[01]+)")
 _FRACTION = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
-# A field's type: "str", "int", "float", "bool", "strings" (a list), "map" (string to string), or a struct's fields.
+# A field's type: "str", "int", "float", "bool", "strings" (a list), "map" (string to string), or a
+# struct's fields.
 Kind: TypeAlias = "str | Mapping[str, Kind]"
 
 
@@ -34,7 +37,8 @@ class GoYamlError(ValueError):
 def decode(text: str, fields: Mapping[str, Kind]) -> list[dict[str, Any]]:
     """The mappings of a document (one, or a list of them), each with the known fields that it sets.
 
-    An empty document is one mapping that sets nothing, as in Go. Raises ``GoYamlError`` with yaml.v3's words.
+    An empty document is one mapping that sets nothing, as in Go. Raises ``GoYamlError`` with
+    yaml.v3's words.
     """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -109,7 +113,7 @@ def _tag(node: yaml.Node) -> str:
         return "!!seq"
     if isinstance(node, yaml.MappingNode):
         return "!!map"
-    if node.style is not None:
+    if getattr(node, "style", None) is not None:
         return "!!str"
     text = str(node.value)
     if text in _NULL:

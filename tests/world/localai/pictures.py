@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
-import logging
 import re
 import socket
 import urllib.error
@@ -16,7 +15,7 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
-log = logging.getLogger("localai")
+from tests.world.localai.errors import log_error
 
 _DATA_URI = re.compile(r"data:[^,]*;base64,")
 _METADATA_HOSTS = {"metadata", "metadata.google.internal", "instance-data"}
@@ -43,7 +42,7 @@ def split_content(content: Any, trusted: frozenset[str]) -> tuple[str, list[byte
             try:
                 pictures.append(_fetch(source, trusted))
             except PictureError as error:
-                log.error("Failed encoding image error=%s", error)
+                log_error("Failed encoding image error=%s", error)
     return text, pictures
 
 
@@ -65,8 +64,9 @@ def _fetch(source: str, trusted: frozenset[str]) -> bytes:
 def _download(url: str, trusted: frozenset[str]) -> bytes:
     """The body, whatever the status says: an error page is passed on as if it were the picture."""
     parts = urllib.parse.urlsplit(url)
-    # Every address that a test can serve a picture from is private, and the guard refuses those. So that the way
-    # through a URL can be tested at all, the addresses named in STANDIN_TRUSTED_PICTURE_URLS are let through.
+    # Every address that a test can serve a picture from is private, and the guard refuses those. So
+    # that the way through a URL can be tested at all, the addresses named in
+    # STANDIN_TRUSTED_PICTURE_URLS are let through.
     if parts.netloc not in trusted:
         _refuse_private(parts)
     try:

@@ -53,6 +53,8 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "LocalAI-stand-in"
     timeout = 600
+    # Head and body are two writes; with Nagle's algorithm the second would wait for an ACK.
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         """Answer a GET."""
@@ -64,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
         """LocalAI logs requests at info."""
-        log.info("HTTP request " + format, *args)
+        log.info("HTTP request %s", format % args)
 
     def _dispatch(self, method: str) -> None:
         url = urlsplit(self.path)
@@ -99,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
                 case "POST", "/v1/chat/completions" | "/chat/completions":
                     self._chat(body)
                 case _:
-                    raise errors.ApiError(404, "Resource not found")
+                    self._send(404, errors.ApiError(404, "Resource not found").body())
         except errors.ApiError as error:
             self._send(error.status, error.body(), error.headers)
 
@@ -203,7 +205,7 @@ class Handler(BaseHTTPRequestHandler):
         self._stream(_events(pieces(), envelope, wants_usage=wants_usage))
 
     def _stream(self, events: Iterator[dict[str, Any]]) -> None:
-        """Send events as they come. The status is 200 before anything is known: errors come inside the stream."""
+        """Send events as they come. The status is 200 already: errors come inside the stream."""
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Cache-Control", "no-cache")
@@ -244,7 +246,7 @@ def _events(
                 yield envelope.chunk({"content": piece.text})
             usage = piece.usage or usage
     except errors.ApiError as error:
-        log.error("Stream ended with error error=%s", error)
+        errors.log_error("Stream ended with error error=%s", error)
         yield {"error": {"code": error.status, "message": str(error), "type": "server_error"}}
         return
     yield envelope.chunk({}, finish_reason="stop")

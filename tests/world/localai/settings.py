@@ -1,4 +1,4 @@
-"""LocalAI's environment variables as one value (core/cli/run.go). ``LOCALAI_X`` wins over its plain alias ``X``."""
+"""LocalAI's environment variables (core/cli/run.go). ``LOCALAI_X`` wins over its alias ``X``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a run of the stand-in depends on. Times are in seconds, sizes in MB as LocalAI counts them."""
+    """Everything that a run of the stand-in depends on. Times are in seconds."""
 
     host: str
     port: int
@@ -36,7 +36,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
-        """Read LocalAI's and the stand-in's variables; raises ``ValueError`` for one that does not parse."""
+        """Read LocalAI's and the stand-in's variables; ``ValueError`` for one that does not parse."""
 
         def value(name: str, default: str) -> str:
             return environment.get(f"LOCALAI_{name}") or environment.get(name) or default
@@ -69,7 +69,7 @@ class Settings:
 
 
 def go_duration(text: str) -> float:
-    """Seconds of a Go duration such as ``10s``, ``1m30s`` or ``0``; ``ValueError`` for anything else."""
+    """Seconds of a Go duration (``10s``, ``1m30s``, ``0``); ``ValueError`` for anything else."""
     if text == "0":
         return 0.0
     if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", text):
@@ -81,6 +81,6 @@ def go_duration(text: str) -> float:
 
 
 def _baked_capability() -> str:
-    """Each LocalAI image carries the hardware it was built for; without the file the CPU variant is taken."""
+    """Each LocalAI image carries the hardware it was built for; without it, the CPU."""
     path = Path("/run/localai/capability")
     return path.read_text().strip() if path.is_file() else "default"

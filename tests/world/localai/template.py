@@ -1,7 +1,8 @@
 """Prompts from templates: core/templates/cache.go and evaluator.go, over a part of Go's text/template.
 
-Understood: text, ``{{.Field}}``, ``{{if .Field}}``, ``{{if not .Field}}``, ``{{else}}``, ``{{end}}``, comments, trim
-markers. Anything else fails the template, and LocalAI then sends the prompt without it and says so only at debug.
+Understood: text, ``{{.Field}}``, ``{{if .Field}}``, ``{{if not .Field}}``, ``{{else}}``,
+``{{end}}``, comments, trim markers. Anything else fails the template, and LocalAI then sends the
+prompt without it and says so only at debug.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class TemplateError(ValueError):
 
 
 class Templates:
-    """The models directory's templates. Each is read once, as in LocalAI: an edited file needs a restart."""
+    """The models directory's templates, each read once: an edited one needs a restart."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -59,7 +60,8 @@ def chat_prompt(config: ModelConfig, messages: list[tuple[str, str]], templates:
     """
     roles = config.get("roles", {})
     parts = [f"{roles.get(role, '')}{text}" if text else "" for role, text in messages]
-    joined = config.template("join_chat_messages_by_character", "\n").join(parts)
+    separator: str = config.template("join_chat_messages_by_character", "\n")
+    joined = separator.join(parts)
     file_of_model = config.parameter("model", "")
     name = config.template("chat") or (file_of_model if templates.exists(file_of_model) else "")
     if not name:

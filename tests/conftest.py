@@ -1,0 +1,64 @@
+"""Fixtures for everyone, and the rule for tests that need a Docker Engine.
+
+They use the engine of DOCKER_HOST or the default socket. Where none answers they are skipped with
+the reason, unless REQUIRE_DOCKER=1 (set by .ci/run), where they fail: a gate must not skip in silence.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from functools import cache
+
+import docker
+import pytest
+
+from llmctl.engine.docker import DockerEngine
+from llmctl.errors import LlmctlError
+from tests.integration.stack import Workbench
+from tests.integration.stack import workbench as open_workbench
+from tests.world import images as world_images
+
+
+@cache
+def engine_fault() -> str | None:
+    """Why no Docker Engine can be used, None when one answers."""
+    try:
+        DockerEngine(timeout_s=10).info()
+    except LlmctlError as error:
+        return error.message
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("docker") is None:
+        return
+    fault = engine_fault()
+    if fault and os.environ.get("REQUIRE_DOCKER") == "1":
+        pytest.fail(f"REQUIRE_DOCKER=1, but {fault}", pytrace=False)
+    if fault:
+        pytest.skip(f"{fault} (start one, or: make unit)")
+
+
+@pytest.fixture(scope="session")
+def images() -> None:
+    """The test images, built where they are missing."""
+    with closing(docker.from_env(timeout=600)) as client:
+        world_images.ensure(client, say=print)
+
+
+@pytest.fixture(scope="session")
+def workbench(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
+    """Images, a local hub with the guide's repository, and the engine."""
+    del images
+    with open_workbench(tmp_path_factory.mktemp("world")) as bench:
+        yield bench
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No LLMCTL_* of the developer's reaches a test."""
+    for name in list(os.environ):
+        if name.startswith("LLMCTL_"):
+            monkeypatch.delenv(name)
