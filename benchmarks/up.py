@@ -3,7 +3,8 @@
     DOCKER_HOST=... python benchmarks/up.py
 
 Needs a Docker Engine, docker-compose (Debian's package, or the plugin of `docker compose`), and builds
-the test images where they are missing; the services are the real LiteLLM proxy and the LocalAI stand-in.
+the test images where they are missing; the services are the real LiteLLM proxy and the stand-in of
+LocalAI.
 """
 
 from __future__ import annotations

@@ -53,6 +53,11 @@ class DockerEngine:
         except DockerException as error:
             raise unreachable(error) from error
 
+    def close(self) -> None:
+        """Give back the connections; a command that ends does not need to."""
+        if "_api" in vars(self):
+            self._api.close()
+
     def info(self) -> EngineInfo:
         """Facts from `/info`, and the default bridge's gateway."""
         with translated("ask the engine about itself"):

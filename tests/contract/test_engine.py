@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
@@ -85,6 +86,8 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         bench.engine.create_network(stack, stack)
     yield bench
     clean(bench.engine)
+    if isinstance(bench.engine, DockerEngine):
+        bench.engine.close()
 
 
 def test_info_tells_version_and_architecture(lab: Lab) -> None:
@@ -203,11 +206,12 @@ def test_no_port_is_held_by_nobody(lab: Lab) -> None:
 @pytest.fixture
 def docker_lab(images: None) -> Iterator[Lab]:
     del images
-    bench = Lab(DockerEngine(), TINY, lambda _service, _code: None)
-    clean(bench.engine)
-    bench.engine.create_network(STACK, STACK)
-    yield bench
-    clean(bench.engine)
+    with closing(DockerEngine()) as engine:
+        bench = Lab(engine, TINY, lambda _service, _code: None)
+        clean(engine)
+        engine.create_network(STACK, STACK)
+        yield bench
+        clean(engine)
 
 
 @pytest.mark.docker
