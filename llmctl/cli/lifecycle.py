@@ -15,6 +15,7 @@ from llmctl.cli.options import (
     SetOption,
 )
 from llmctl.cli.output import Mode, Output, table
+from llmctl.cli.program import spelled
 from llmctl.cli.stack import load
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _farewell(result: UpResult, model: str, paths: StackPaths) -> str:
     done = f"{count} change{'s' * (count != 1)}" if count else "nothing to change"
     here = "" if paths.root.samefile(HERE) else f" -C {paths.root}"
     key = key.replace("llmctl key", f"llmctl key{here}")
-    return (
+    return spelled(
         f"{result.survey.stack.name} is up ({done}), {model} answers\n\n"
         f"endpoint  {result.endpoint}   model  {model}\n\n"
         f"curl -s {result.endpoint}/chat/completions -H 'Content-Type: application/json' \\\n{key}"

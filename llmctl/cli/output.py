@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from llmctl.cli.program import spelled
 from llmctl.core.events import Event, Note, Progress, Step, silent
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Output:
             for line in error.details.rstrip().splitlines():
                 print(f"  | {line}", file=sys.stderr)
         if error.hint:
-            first, *rest = error.hint.splitlines()
+            first, *rest = spelled(error.hint).splitlines()
             print(f"{colour('next:', '1;36')}  {first}", file=sys.stderr)
             for line in rest:
                 print(f"       {line}", file=sys.stderr)

@@ -10,6 +10,7 @@ import typer
 
 from llmctl.cli.options import HERE, DirectoryOption, FileOption, OutputOption, SetOption
 from llmctl.cli.output import Mode, Output, table, width
+from llmctl.cli.program import spelled
 from llmctl.errors import UnhealthyError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def smoke_test(
     if not report.ok:
         if output is Mode.HUMAN:
             for hint in report.hints:
-                out.note("next:  " + hint.replace("\n", "\n       "))
+                out.note("next:  " + spelled(hint).replace("\n", "\n       "))
         raise typer.Exit(UnhealthyError.exit_code)
 
 

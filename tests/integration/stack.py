@@ -132,6 +132,7 @@ class Workbench:
             "LLMCTL_CONTEXT": "1024",
             "LLMCTL_GPU": "none",
             "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         return Stack(root, name, environment, self.localai)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,7 @@ import requests
 
 from tests.integration.stack import GATEWAY_PORT, Stack, Workbench
 from tests.world.images import LITELLM
+from tests.world.tiny_model import WITHOUT_PICTURE
 
 pytestmark = pytest.mark.docker
 
@@ -54,8 +56,13 @@ def test_the_key_opens_and_nothing_else_does(stack: Stack, key: str) -> None:
 
 def test_up_says_how_to_send_the_key(stack: Stack, key: str) -> None:
     done = stack.ok("up")
-    assert '-H "Authorization: Bearer $(llmctl key)"' in done.stdout
     assert key not in done.stdout + done.stderr
+    curl = done.stdout[done.stdout.index("curl") : done.stdout.index("next:")]
+    assert "llmctl key)" in curl
+    pasted = subprocess.run(
+        ["sh", "-ec", curl], cwd=stack.root, env=stack.environment, capture_output=True, check=True
+    )
+    assert json.loads(pasted.stdout)["choices"][0]["message"]["content"] == WITHOUT_PICTURE
 
 
 def test_the_key_is_in_one_file_only_and_nobody_else_reads_it(stack: Stack, key: str) -> None:

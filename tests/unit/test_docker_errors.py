@@ -15,15 +15,19 @@ SEEN: list[tuple[str, type[LlmctlError], str, str]] = [
         "nvidia-container-toolkit",
     ),
     (
-        "error running hook: exit status 1, stdout: , stderr: nvidia-container-cli: device error: "
-        "7: unknown device: unknown",
+        (
+            "error running hook: exit status 1, stdout: , stderr: nvidia-container-cli: device error: "
+            "7: unknown device: unknown"
+        ),
         EngineError,
         "refused the GPU",
         "nvidia-smi -L",
     ),
     (
-        "driver failed programming external connectivity: Bind for 127.0.0.1:18081 failed: port is "
-        "already allocated",
+        (
+            "driver failed programming external connectivity: Bind for 127.0.0.1:18081 failed: port is "
+            "already allocated"
+        ),
         EngineError,
         "port 127.0.0.1:18081 is taken",
         "docker ps --filter publish=18081",
@@ -77,8 +81,10 @@ SEEN: list[tuple[str, type[LlmctlError], str, str]] = [
         "share that directory",
     ),
     (
-        'error gathering device information while adding custom device "/dev/kfd": no such file or '
-        "directory",
+        (
+            'error gathering device information while adding custom device "/dev/kfd": no such file or '
+            "directory"
+        ),
         EngineError,
         "no device /dev/kfd",
         "--gpu none",

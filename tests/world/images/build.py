@@ -11,8 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import docker.errors
@@ -82,6 +84,8 @@ _APPLETS = [
     "xargs",
     "yes",
 ]
+# Images are built at the same time and share parts: each part is made by one of them.
+_filling: defaultdict[Path, Lock] = defaultdict(Lock)
 
 
 class ImageError(RuntimeError):
@@ -196,17 +200,18 @@ def _cached(kind: str, content: str, fill: Callable[[Path], None]) -> Path:
     place = os.environ.get("LLMCTL_TEST_CACHE") or Path.home() / ".cache" / "llmctl-tests"
     cache = Path(place).absolute()
     target = cache / f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-    if not target.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=f".{kind}-") as scratch:
-            staging = Path(scratch, "filled")
-            staging.mkdir()
-            fill(staging)
-            try:
-                staging.rename(target)
-            except OSError:
-                if not target.is_dir():  # else another image, or process, was faster
-                    raise
+    with _filling[target]:
+        if not target.is_dir():
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=cache, prefix=f".{kind}-") as scratch:
+                staging = Path(scratch, "filled")
+                staging.mkdir()
+                fill(staging)
+                try:
+                    staging.rename(target)
+                except OSError:
+                    if not target.is_dir():  # else another process was faster
+                        raise
     return target
 
 
