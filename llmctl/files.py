@@ -115,6 +115,15 @@ def delete(path: Path) -> None:
         raise _translated(error, path) from error
 
 
+def copy(origin: Path, target: Path) -> None:
+    """Copy a file's content to `target`, which is made with its directory."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(origin, target)
+    except OSError as error:
+        raise _translated(error, target) from error
+
+
 def link_or_copy(origin: Path, target: Path) -> bool:
     """Make `target` the same file as `origin`, or a copy of it; whether it is the same.
 

@@ -2,6 +2,7 @@
 
 It ignores proxy variables, ~/.netrc and redirects: every address it is given is a service of the
 stack, and neither a request nor a key may go elsewhere. It never retries; who waits, polls.
+`fetch` alone is for the rest of the world, and is as a browser or curl would be there.
 
 Each request has a connection of its own. A kept one can be closed by the server while the next
 request is under way, as LiteLLM does after each HTTP 500, and a sound service would look broken; on
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from llmctl.errors import UnhealthyError
+from llmctl.errors import LlmctlError, UnhealthyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -158,6 +159,47 @@ def stream_json(
             return
         for text in event_texts(exchange.blocks()):
             yield ServerEvent(_parsed(text, url, 200), exchange.elapsed_s())
+
+
+def fetch(url: str, *, limit: int, timeout: float) -> bytes:
+    """The content at an address anywhere: redirects are followed, proxy variables obeyed.
+
+    Args:
+        url: http or https.
+        limit: Most bytes that are taken.
+        timeout: Seconds for all of it.
+
+    Raises:
+        LlmctlError: no such address, a status that is no success, more than `limit` bytes, or the
+            time is over.
+    """
+    import requests
+    from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+    began = time.monotonic()
+    headers = {"User-Agent": "llmctl", "Accept": "image/png, image/jpeg, image/gif, image/bmp"}
+    body = bytearray()
+    try:
+        with requests.get(url, headers=headers, timeout=timeout, stream=True) as response:
+            if not response.ok:
+                raise _not_fetched(url, f"HTTP {response.status_code}")
+            while block := response.raw.read1(BLOCK, decode_content=True):
+                body += block
+                if len(body) > limit:
+                    raise _not_fetched(url, f"is larger than {limit / 1e6:.0f} MB")
+                if time.monotonic() - began > timeout:
+                    raise _not_fetched(url, f"not all of it came within {timeout:g} s")
+    except (requests.Timeout, ReadTimeoutError) as error:
+        raise _not_fetched(url, f"not all of it came within {timeout:g} s") from error
+    except (requests.ConnectionError, HTTPError) as error:
+        raise _not_fetched(url, _unreachable(url, error).message.removeprefix(f"{url}: ")) from error
+    except requests.RequestException as error:
+        raise _not_fetched(url, str(error)) from error  # no valid address, redirects in a circle
+    return bytes(body)
+
+
+def _not_fetched(url: str, why: str) -> LlmctlError:
+    return LlmctlError(f"{url}: {why}", hint="download it with a browser, and give the file")
 
 
 def event_texts(blocks: Iterator[bytes]) -> Iterator[str]:

@@ -67,6 +67,11 @@ class StackPaths:
         return self.root / ".llmctl"
 
     @property
+    def processes(self) -> Path:
+        """The process engine's directories, one a service, with state and log."""
+        return self.state / "processes"
+
+    @property
     def gateway_key(self) -> Path:
         """The 0600 file with the gateway key."""
         return self.state / "gateway.key"
@@ -81,6 +86,11 @@ def builtin_templates() -> Path:
     """The templates that come with llmctl: in the wheel, or beside the package in a checkout."""
     packaged = PACKAGE / "_templates"
     return packaged if packaged.is_dir() else PACKAGE.parent / "templates"
+
+
+def bundled_directory(name: str) -> Path:
+    """The directory of a model whose files come with llmctl; they are never written to."""
+    return PACKAGE / name
 
 
 def builtin_catalog() -> Path:

@@ -59,7 +59,7 @@ def up(
         result = ops.up(
             paths,
             stack,
-            engines.connect(stack),
+            engines.connect(paths, stack),
             connect_hub(),
             listen,
             pull=not no_pull,
@@ -117,7 +117,7 @@ def plan(
     paths, resolved = load(directory, file, sets, gpu)
     with out.listening() as listen:
         found = survey(
-            paths, resolved.stack, engines.connect(resolved.stack), connect_hub(), listen
+            paths, resolved.stack, engines.connect(paths, resolved.stack), connect_hub(), listen
         )
     out.data(
         found.plan.to_json(),
@@ -147,7 +147,7 @@ def down(
     paths, resolved = load(directory, file, sets)
     stack = resolved.stack
     with out.listening() as listen:
-        done = ops.down(paths, stack.name, engines.connect(stack), listen, volumes=volumes)
+        done = ops.down(paths, stack.name, engines.connect(paths, stack), listen, volumes=volumes)
     words = [action_text(action) for action in done.actions]
     human = f"{stack.name} is down" if words else f"{stack.name}: nothing was running"
     out.data({"stack": stack.name, "changed": words}, human)
@@ -165,7 +165,7 @@ def status(
 
     paths, resolved = load(directory, file, sets)
     stack = resolved.stack
-    found = look(paths, stack, engines.connect(stack))
+    found = look(paths, stack, engines.connect(paths, stack))
 
     def human() -> str:
         rows = [
@@ -198,8 +198,9 @@ def logs(
     sets: SetOption = None,
     output: OutputOption = Mode.HUMAN,
     service: Annotated[
-        str, typer.Argument(help="localai, litellm, or localai-backend (its installation).")
-    ] = "localai",
+        str | None,
+        typer.Argument(help="As `status` lists them; by default the one that runs the model."),
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     tail: Annotated[
         int | None, typer.Option("--tail", "-n", min=0, help="Only the last lines.")
@@ -210,10 +211,11 @@ def logs(
     from llmctl.ops import engines
     from llmctl.ops.status import service_container
 
-    _, resolved = load(directory, file, sets)
+    paths, resolved = load(directory, file, sets)
     stack = resolved.stack
-    container = service_container(stack, service)
-    lines = engines.connect(stack).logs(container, tail=tail, follow=follow)
+    engine = engines.connect(paths, stack)
+    container = service_container(stack, service, engine)
+    lines = engine.logs(container, tail=tail, follow=follow)
     if output is Mode.JSON:
         # One object a line: a document would never end while following.
         import json

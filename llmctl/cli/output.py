@@ -177,6 +177,12 @@ def colour(text: str, code: str, *, stream: Any = None) -> str:
     return f"\x1b[{code}m{text}\x1b[0m"
 
 
+def print_piece(text: str) -> None:
+    """Print a part of a line to a terminal at once, without what would steer it."""
+    shown = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    print(shown, end="", flush=True)
+
+
 def print_text(text: str) -> None:
     """Print a block to stdout, nothing for an empty one."""
     if text:

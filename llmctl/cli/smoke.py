@@ -48,12 +48,14 @@ def smoke_test(
     """Prove that the model sees: fresh pictures, two languages, directly and through the gateway.
 
     A picture must add tokens to the prompt, so one that was lost on the way is noticed although
-    the answer is HTTP 200. Exit code 5 when a check fails.
+    the answer is HTTP 200. A model that the catalogue knows to name colour and shape (canary) must
+    name what was drawn, and must say so when there is no picture. Exit code 5 when a check fails.
     """
     from llmctl import files
     from llmctl.cli.stack import load
     from llmctl.ops import smoke
     from llmctl.ops.endpoint import hops
+    from llmctl.ops.models import capabilities
 
     out = Output(output)
     paths, resolved = load(directory, file, sets, None)
@@ -61,7 +63,9 @@ def smoke_test(
     models = [stack.model(name).name for name in model or [m.name for m in stack.models]]
     chosen = [one for one in hops(paths, stack) if hop in (HopChoice.BOTH, one.name)]
     with out.listening() as listen:
-        report = smoke.run(chosen, models, timeout=timeout, listen=listen)
+        report = smoke.run(
+            chosen, models, timeout=timeout, listen=listen, require=capabilities(stack.models)
+        )
     if junit is not None:
         files.write_atomic(junit, smoke.junit(report))
     out.data(report.document(), lambda: human(report))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmctl.core.artifact import Artifact, ModelFile, is_safe_path
+from llmctl.core.capabilities import NOTHING_PROMISED, Capabilities, parse_capabilities
 from llmctl.core.reference import is_repo
 from llmctl.errors import ConfigError
 
@@ -24,21 +25,25 @@ class CatalogEntry:
         name: The short name; it never changes meaning.
         title: The model in a few words.
         licence: The licence's short name, None when not known here.
-        repo: `organisation/repository`.
+        repo: `organisation/repository`, None when the files come with llmctl.
+        bundled: The directory inside llmctl's package that holds the files, None for a repository.
         revision: Branch, tag or commit, None for main.
         template: "tokenizer" or "vicuna".
         model: The language model's files.
         projector: The vision projector.
+        capabilities: What a smoke test may demand of it.
     """
 
     name: str
     title: str
     licence: str | None
-    repo: str
+    repo: str | None
+    bundled: str | None
     revision: str | None
     template: str
     model: tuple[ModelFile, ...]
     projector: ModelFile
+    capabilities: Capabilities = NOTHING_PROMISED
 
     @property
     def files(self) -> tuple[ModelFile, ...]:
@@ -107,16 +112,24 @@ def _entry(name: str, fields: dict[str, Any]) -> CatalogEntry:
         name=name,
         title=fields["title"],
         licence=fields["licence"],
-        repo=fields["repo"],
-        revision=fields["revision"],
+        repo=fields.get("repo"),
+        bundled=fields.get("bundled"),
+        revision=fields.get("revision"),
         template=fields.get("template", "tokenizer"),
         model=tuple(_file(directory, file) for file in fields["model"]),
         projector=_file(directory, fields["projector"]),
+        capabilities=parse_capabilities(fields.get("capabilities", {})),
     )
-    valid = _NAME.fullmatch(name) and is_repo(entry.repo) and entry.template in TEMPLATES
+    valid = _NAME.fullmatch(name) and _has_one_origin(entry) and entry.template in TEMPLATES
     if not valid or not entry.model:
         raise ValueError(f"catalogue entry {name!r} is not valid")
     return entry
+
+
+def _has_one_origin(entry: CatalogEntry) -> bool:
+    if entry.bundled is not None:
+        return entry.repo is None and bool(_NAME.fullmatch(entry.bundled))
+    return entry.repo is not None and is_repo(entry.repo)
 
 
 def _file(directory: str, fields: dict[str, Any]) -> ModelFile:

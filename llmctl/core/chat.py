@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 OK = 200
 
@@ -69,30 +69,30 @@ def question(
     model: str,
     text: str,
     *,
-    picture: str | None = None,
+    pictures: Sequence[str] = (),
     stream: bool = False,
     max_tokens: int,
+    temperature: float = 0,
 ) -> dict[str, Any]:
-    """The body of a chat request, at temperature 0.
+    """The body of a chat request.
 
     Args:
         model: Name of the model.
         text: What to ask.
-        picture: URL of a picture, `data:` included.
+        pictures: URLs of pictures, `data:` included.
         stream: Ask for events, with the token counts in the last one.
         max_tokens: Longest answer.
+        temperature: 0 for the likeliest answer, the same each time.
     """
     content: str | list[dict[str, Any]] = text
-    if picture is not None:
-        content = [
-            {"type": "text", "text": text},
-            {"type": "image_url", "image_url": {"url": picture}},
-        ]
+    if pictures:
+        content = [{"type": "text", "text": text}]
+        content += [{"type": "image_url", "image_url": {"url": url}} for url in pictures]
     body: dict[str, Any] = {
         "model": model,
         "messages": [{"role": "user", "content": content}],
         "max_tokens": max_tokens,
-        "temperature": 0,
+        "temperature": temperature,
     }
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}

@@ -37,7 +37,10 @@ _STAMP_TEXT = "rendered this file; edit llmctl.yaml or templates/ instead. sha25
 
 @dataclass(frozen=True)
 class ModelValues:
-    """What the model templates are given; see the head of `templates/localai-model.yaml.j2`."""
+    """What the templates are given of a model; see the head of `templates/localai-model.yaml.j2`.
+
+    `api_base` is where the gateway finds the engine that serves it.
+    """
 
     name: str
     model: str
@@ -49,13 +52,13 @@ class ModelValues:
     gpu_layers: int
     mmap: bool
     template: str
+    api_base: str
 
 
 def render(
     models: tuple[ModelValues, ...],
     *,
     templates: Mapping[str, tuple[str, str]],
-    api_base: str,
     needs_key: bool,
 ) -> tuple[RenderedFile, ...]:
     """All configuration files of a stack.
@@ -63,7 +66,6 @@ def render(
     Args:
         models: One entry per model.
         templates: Template name -> (where it lies, for messages; its text).
-        api_base: Where the gateway finds the engine.
         needs_key: Whether the gateway asks for a key.
 
     Raises:
@@ -82,7 +84,6 @@ def render(
             files.append(_stamped(f"models/{model.name}.tmpl", prompt.rstrip("\n")))
     values = {
         "models": models,
-        "api_base": api_base,
         "needs_key": needs_key,
         "timeout_s": GATEWAY_TIMEOUT_S,
     }

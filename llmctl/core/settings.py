@@ -180,7 +180,12 @@ STACK_SETTINGS: tuple[Setting, ...] = (
     Setting(
         "name", STACK_NAME, "llmctl", "Name of the stack; containers, network and volumes carry it."
     ),
-    Setting("engine", Choice((AUTO, "docker")), AUTO, "What runs the services; auto is Docker."),
+    Setting(
+        "engine",
+        Choice((AUTO, "docker", "process")),
+        AUTO,
+        "What runs the services: containers, or local processes (llmctl[local]); auto prefers Docker.",
+    ),
     Setting(
         "gpu", Choice(GPU_CHOICES), AUTO, "GPU passed to the engine; auto takes what the host has."
     ),

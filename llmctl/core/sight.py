@@ -16,16 +16,22 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, assert_never
 
+from llmctl.core.capabilities import NOTHING_PROMISED, Capabilities
 from llmctl.core.chat import Answered, Outcome, Refused, Unanswered
 from llmctl.core.picture import Drawing, colour_named, shape_named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 # Another line break or template branch for pictures can cost a token or two.
 LEAST_RISE = 4
 # llama.cpp's marker is "<__media_" + 32 random characters + "__>": at most one token a character.
 MARKER_TOKENS = 48
+# How a model says, in the language of the question, that it was shown nothing.
+NO_PICTURE: Mapping[str, tuple[str, ...]] = {
+    "en": ("no image", "no picture"),
+    "ja": ("画像がありません", "画像はありません"),
+}
 
 
 class Finding(StrEnum):
@@ -33,7 +39,7 @@ class Finding(StrEnum):
 
     OK = "ok"
     BLIND = "blind"  # the picture did not reach the model
-    WRONG = "wrong"  # it did, but the answer names something else
+    WRONG = "wrong"  # the answer is not what the catalogue promises of the model
     UNPROVEN = "unproven"  # nothing was counted, so nothing is known
     EMPTY = "empty"  # an answer without a word
     AUTH = "auth"  # the key was refused
@@ -178,12 +184,21 @@ def judge_text(outcome: Outcome) -> Verdict:
     return fault or Verdict(Finding.OK, "answers")
 
 
-def judge_control(outcome: Outcome) -> Verdict:
-    """The question without its picture is asked for its token count; silence is a fair answer."""
+def judge_control(
+    outcome: Outcome, language: str = "en", promised: Capabilities = NOTHING_PROMISED
+) -> Verdict:
+    """The question without its picture is asked for its token count.
+
+    Silence is a fair answer, unless the model is promised to say that there is no picture.
+    """
     fault = _fault(outcome)
     if fault and fault.finding is not Finding.EMPTY:
         return fault
-    return Verdict(Finding.OK, "counted without the picture")
+    if not promised.admits_no_picture:
+        return Verdict(Finding.OK, "counted without the picture")
+    if _says_no_picture(outcome, language):
+        return Verdict(Finding.OK, "says that there is no picture")
+    return Verdict(Finding.WRONG, "no picture was sent, and the answer does not say so")
 
 
 def judge_picture(
@@ -193,7 +208,7 @@ def judge_picture(
     *,
     marker_tokens: int = 0,
     streaming: bool = False,
-    require_content: bool = False,
+    promised: Capabilities = NOTHING_PROMISED,
 ) -> Verdict:
     """A question about a picture: did the picture reach the model?
 
@@ -203,7 +218,7 @@ def judge_picture(
         drawing: What the picture shows.
         marker_tokens: Tokens that are known to come from the marker's text, not from the picture.
         streaming: Streams may leave the counts out; the plain answer then bears the proof.
-        require_content: The answer must also name the colour and the shape.
+        promised: What the answer must name besides.
     """
     fault = _fault(outcome)
     rise = picture_tokens(outcome, control)
@@ -217,9 +232,10 @@ def judge_picture(
     if fault:
         return fault
     seen = "answers; the stream counts no tokens" if rise is None else f"+{rise} picture tokens"
-    if require_content and (wrong := _wrong_content(outcome, drawing)):
+    if wrong := _wrong_content(outcome, drawing, promised):
         return Verdict(Finding.WRONG, wrong)
-    return Verdict(Finding.OK, seen)
+    names = " and ".join(thing for thing in ("colour", "shape") if getattr(promised, thing))
+    return Verdict(Finding.OK, f"{seen}, names {names}" if names else seen)
 
 
 def in_doubt(outcome: Outcome, control: Outcome) -> bool:
@@ -293,14 +309,23 @@ def _is_auth(status: int, message: str) -> bool:
     return "no connected db" in words or "no api key passed" in words or "'prisma'" in words
 
 
-def _wrong_content(outcome: Outcome, drawing: Drawing) -> str:
+def _wrong_content(outcome: Outcome, drawing: Drawing, promised: Capabilities) -> str:
     if not isinstance(outcome, Answered):
         return ""
     colour, shape = colour_named(outcome.text), shape_named(outcome.text)
-    if colour is drawing.colour and shape is drawing.shape:
+    right_colour = colour is drawing.colour or not promised.colour
+    if right_colour and (shape is drawing.shape or not promised.shape):
         return ""
+    shown = f"the picture shows a {drawing.english}, the answer"
+    if any(_says_no_picture(outcome, language) for language in NO_PICTURE):
+        return f"{shown} says that there is none"
     named = " ".join(str(thing) for thing in (colour, shape) if thing) or "neither colour nor shape"
-    return f"the picture shows a {drawing.english}, the answer names {named}"
+    return f"{shown} names {named}"
+
+
+def _says_no_picture(outcome: Outcome, language: str) -> bool:
+    said = outcome.text.casefold() if isinstance(outcome, Answered) else ""
+    return any(words in said for words in NO_PICTURE[language])
 
 
 def _milliseconds(seconds: float | None) -> int | None:
@@ -351,8 +376,14 @@ def _plain_hint(check: Check) -> str:
         return (
             "llmctl logs localai   # LocalAI waits after a failed load; the log tells why it failed"
         )
-    if finding is Finding.ERROR and _is_unknown_model(check.verdict.reason):
+    if finding is Finding.ERROR and is_unknown_model(check.verdict.reason):
         return f"llmctl up   # the running services do not know {check.model}"
+    if finding is Finding.WRONG:
+        return (
+            f"{check.model} is known to answer this right: its files, template or settings are not"
+            f" those it was tried with\nllmctl models verify {check.model};"
+            " llmctl config render --diff"
+        )
     if finding is Finding.AUTH and service == "localai":
         return "LocalAI was given API keys (LOCALAI_API_KEY), which llmctl does not set"
     hints = {
@@ -362,11 +393,10 @@ def _plain_hint(check: Check) -> str:
         Finding.EMPTY: f"llmctl config render --diff   # template and stop words of {check.model}",
         Finding.ERROR: f"llmctl logs {service}",
         Finding.UNPROVEN: f"llmctl logs {service}",
-        Finding.WRONG: "the picture arrives, the answer is wrong: try a larger model",
     }
     return hints.get(finding, "")
 
 
-def _is_unknown_model(reason: str) -> bool:
+def is_unknown_model(reason: str) -> bool:
     """LocalAI's and LiteLLM's words for a model that is not in their configuration."""
     return reason.startswith('HTTP 404: model "') or "Invalid model name passed" in reason

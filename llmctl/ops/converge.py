@@ -58,11 +58,25 @@ class Applier:
     listen: Listener
 
     def apply(self, plan: Plan) -> None:
-        """Apply every action in order; the first failure ends it."""
+        """Apply every action in order; the first failure ends it.
+
+        New services start side by side: nobody waits for one until the last of them is on its way.
+        """
         self._check_ports(plan)
+        starting: list[str] = []
         for action in plan.actions:
             self.listen(Step(action_text(action)))
+            if isinstance(action, CreateService):
+                self._create(action.spec)
+                starting.append(action.spec.service)
+                continue
+            self._wait_for(starting)
             self._apply(action)
+        self._wait_for(starting)
+
+    def _wait_for(self, starting: list[str]) -> None:
+        while starting:
+            self.ready(starting.pop(0))
 
     def _apply(self, action: Action) -> None:
         engine, stack = self.engine, self.deployment.stack
@@ -79,9 +93,8 @@ class Applier:
                 engine.create_volume(stack, volume)
             case RunJob():
                 self._run_job(action)
-            case CreateService(spec):
-                self._create(spec)
-                self.ready(spec.service)
+            case CreateService():
+                raise AssertionError("started side by side in apply")
             case StartService(spec):
                 engine.start(container_name(stack, spec.service))
                 self.ready(spec.service)

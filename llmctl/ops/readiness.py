@@ -17,8 +17,8 @@ from typing import Any
 from llmctl import http
 from llmctl.core.events import Listener, Progress, Step
 from llmctl.core.load_errors import explain_load_failure
-from llmctl.core.resolve import LITELLM, LOCALAI
 from llmctl.core.secret import Secret
+from llmctl.core.services import LITELLM, Backend
 from llmctl.engine.base import Engine
 from llmctl.errors import LlmctlError, UnhealthyError
 
@@ -34,13 +34,13 @@ class Endpoints:
     """Where the services answer, from this machine.
 
     Attributes:
-        localai: Base URL without /v1.
+        backends: What serves the models behind the gateway.
         gateway: Base URL without /v1.
         key: The gateway's key, None when it is open.
         models: Names of the models served.
     """
 
-    localai: str
+    backends: tuple[Backend, ...]
     gateway: str
     key: Secret | None
     models: tuple[str, ...]
@@ -76,20 +76,26 @@ def wait_for(service: str, endpoints: Endpoints, watch: Watch) -> None:
         UnhealthyError: its container died, the deadline passed, or it answers with an error; the
             message carries the first error and the last log lines.
     """
-    if service == LOCALAI:
-        _localai_ready(endpoints, watch)
-        for model in endpoints.models:
-            _load(model, endpoints, watch)
-    elif service == LITELLM:
+    if service == LITELLM:
         _gateway_ready(endpoints, watch)
         for model in endpoints.models:
             _one_token(model, endpoints, watch)
+        return
+    (backend,) = [b for b in endpoints.backends if b.service == service]
+    if backend.kind == "localai":
+        _localai_ready(backend, watch)
+        for model in backend.models:
+            _load(model, backend, watch)
+    else:
+        # llama.cpp's server answers 200 only once its model is in memory.
+        with ticking(watch.listen, f"load {', '.join(backend.models)}"):
+            _poll(f"{backend.url}/health", None, watch)
 
 
-def _localai_ready(endpoints: Endpoints, watch: Watch) -> None:
+def _localai_ready(backend: Backend, watch: Watch) -> None:
     with ticking(watch.listen, "LocalAI starts"):
-        _poll(f"{endpoints.localai}/readyz", None, watch)
-    system = _system(endpoints)
+        _poll(f"{backend.url}/readyz", None, watch)
+    system = _system(backend)
     backends = system.get("backends") or []
     if not any("llama-cpp" in str(name) for name in backends):
         raise UnhealthyError(
@@ -99,8 +105,8 @@ def _localai_ready(endpoints: Endpoints, watch: Watch) -> None:
         )
 
 
-def _system(endpoints: Endpoints) -> dict[str, Any]:
-    reply = http.get(f"{endpoints.localai}/system", timeout=REQUEST_TIMEOUT_S)
+def _system(backend: Backend) -> dict[str, Any]:
+    reply = http.get(f"{backend.url}/system", timeout=REQUEST_TIMEOUT_S)
     if not reply.ok:
         raise UnhealthyError(
             f"{reply.url}: HTTP {reply.status}",
@@ -111,21 +117,21 @@ def _system(endpoints: Endpoints) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def loaded_models(endpoints: Endpoints) -> frozenset[str]:
+def loaded_models(backend: Backend) -> frozenset[str]:
     """Names of the models that LocalAI has in memory."""
-    listed = _system(endpoints).get("loaded_models") or []
+    listed = _system(backend).get("loaded_models") or []
     return frozenset(str(entry.get("id")) for entry in listed if isinstance(entry, dict))
 
 
-def _load(model: str, endpoints: Endpoints, watch: Watch) -> None:
-    if model in loaded_models(endpoints):
+def _load(model: str, backend: Backend, watch: Watch) -> None:
+    if model in loaded_models(backend):
         return
     watch.listen(Step(f"load {model} into memory"))
     with ticking(watch.listen, f"load {model}"):
         try:
             # One request, never repeated: LocalAI tells the cause once, then only "in cooldown".
             reply = http.post_json(
-                f"{endpoints.localai}/backend/load", {"model": model}, timeout=watch.left()
+                f"{backend.url}/backend/load", {"model": model}, timeout=watch.left()
             )
         except http.UnreachableError as error:
             raise _died_or(error, watch) from error
@@ -247,11 +253,15 @@ def last_lines(engine: Engine, container: str, count: int = LOG_LINES) -> list[s
 
 
 def _error_text(reply: http.Reply) -> str:
-    """The message inside an OpenAI-style error, else the body's beginning."""
+    """The message inside an OpenAI-style error, else the body's beginning.
+
+    LocalAI's /backend/load answers with a bare {"message": ...}.
+    """
     try:
-        error = json.loads(reply.text)["error"]
+        body = json.loads(reply.text)
+        error = body.get("error", body)
         return str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, AttributeError):
         return reply.text[:1000]
 
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Literal
 
 from llmctl import http
 from llmctl.core import chat, sight
+from llmctl.core.capabilities import NOTHING_PROMISED, Capabilities
 from llmctl.core.events import Step
 from llmctl.core.picture import data_uri, two_drawings, unreadable
 from llmctl.core.sight import Check, Finding, Kind, SmokeReport
 from llmctl.errors import UnhealthyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from llmctl.core.chat import Outcome
@@ -40,11 +41,13 @@ class Hop:
         name: "localai" (directly) or "gateway" (through LiteLLM).
         base_url: Up to and including /v1.
         key: Sent as a bearer token.
+        models: The models that can be asked there, None for all.
     """
 
     name: str
     base_url: str
     key: Secret | None = None
+    models: tuple[str, ...] | None = None
 
 
 def run(
@@ -54,7 +57,7 @@ def run(
     timeout: float,
     listen: Listener,
     rng: random.Random | None = None,
-    require_content: bool = False,
+    require: Mapping[str, Capabilities] | None = None,
 ) -> SmokeReport:
     """Ask every hop for every model; a failure is reported, never raised.
 
@@ -67,20 +70,22 @@ def run(
         listen: Hears of each question before it is asked.
         rng: Chooses what is drawn; the system's randomness by default, so that an answer kept from
             an earlier run does not fit.
-        require_content: The answers must also name what was drawn.
+        require: What the answers of a model, by name, must say besides; see `models.capabilities`.
     """
     drawn = two_drawings(rng or random.SystemRandom())
     checks: list[Check] = []
     markers: dict[str, int] = {}
     for hop in hops:
         for model in models:
+            if hop.models is not None and model not in hop.models:
+                continue
             examination = _Examination(
                 hop=hop,
                 model=model,
                 drawn=drawn,
                 timeout=timeout,
                 listen=listen,
-                require_content=require_content,
+                promised=(require or {}).get(model, NOTHING_PROMISED),
                 markers=markers,
             )
             for check in examination.checks():
@@ -98,6 +103,7 @@ class _Examination:
 
     Attributes:
         drawn: The pictures; the other settings are those of `run`.
+        promised: What this model's answers must say.
         markers: By model, the tokens of a picture that are its marker's text, where that was in
             doubt. The engine's ways do not change with the hop: to ask once is enough, and an
             error provoked through the gateway would count against the engine in its routing.
@@ -108,7 +114,7 @@ class _Examination:
     drawn: tuple[Drawing, Drawing]
     timeout: float
     listen: Listener
-    require_content: bool
+    promised: Capabilities
     markers: dict[str, int]
 
     def checks(self) -> Iterator[Check]:
@@ -132,7 +138,7 @@ class _Examination:
 
     def _control(self, language: str) -> Check:
         asked = self._ask(Kind.CONTROL, language, QUESTION[language])
-        return self._check(asked, sight.judge_control(asked.outcome))
+        return self._check(asked, sight.judge_control(asked.outcome, language, self.promised))
 
     def _settle_doubt(self, picture: _Asked, control: Check) -> Iterator[Check]:
         if self.model in self.markers or not sight.in_doubt(picture.outcome, control.outcome):
@@ -158,7 +164,7 @@ class _Examination:
             drawing,
             marker_tokens=self.markers.get(self.model, 0),
             streaming=asked.streaming,
-            require_content=self.require_content,
+            promised=self.promised,
         )
         rise = sight.picture_tokens(asked.outcome, control.outcome)
         return self._check(asked, verdict, drawing=drawing, picture_tokens=rise)
@@ -175,7 +181,11 @@ class _Examination:
         streamed = ", streamed" if streaming else ""
         self.listen(Step(f"{self.hop.name}: {self.model}: {kind}, {language}{streamed}"))
         body = chat.question(
-            self.model, text, picture=picture, stream=streaming, max_tokens=MAX_TOKENS
+            self.model,
+            text,
+            pictures=(picture,) if picture is not None else (),
+            stream=streaming,
+            max_tokens=MAX_TOKENS,
         )
         began = time.monotonic()
         first_token_s = answered_s = None

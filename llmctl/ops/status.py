@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from llmctl import http
 from llmctl.core.deployment import container_name
 from llmctl.core.observed import ObservedService, spec_fields
-from llmctl.core.resolve import INSTALL, LITELLM, LOCALAI
+from llmctl.core.services import LITELLM, LLAMA, LOCALAI, Backend
 from llmctl.core.stack import Stack
 from llmctl.engine.base import Engine
 from llmctl.errors import LlmctlError
@@ -46,7 +46,7 @@ class Status:
 
     Attributes:
         stack: Its name.
-        services: LocalAI and LiteLLM.
+        services: What serves the models, and the gateway.
         models: (name, loaded) of each model.
         endpoint: Base URL with /v1.
         needs_key: Whether a client must send a key.
@@ -71,35 +71,35 @@ def status(paths: StackPaths, stack: Stack, engine: Engine) -> Status:
         for service in engine.observe(stack.name, ()).services
         if service.container == container_name(stack.name, service.service)
     }
-    where = _where(paths, stack)
-    loaded, localai = _localai(found.get(LOCALAI), where)
-    gateway = _gateway(found.get(LITELLM), where)
+    where = endpoints(paths, stack, engine.info().kind)
+    loaded: set[str] = set()
+    rows = []
+    for backend in where.backends:
+        names, answer = _backend(found.get(backend.service), backend)
+        loaded |= names
+        rows.append(_row(backend.service, found.get(backend.service), *answer))
+    rows.append(_row(LITELLM, found.get(LITELLM), *_gateway(found.get(LITELLM), where)))
     return Status(
         stack=stack.name,
-        services=(
-            _row(LOCALAI, found.get(LOCALAI), *localai),
-            _row(LITELLM, found.get(LITELLM), *gateway),
-        ),
+        services=tuple(rows),
         models=tuple((model.name, model.name in loaded) for model in stack.models),
         endpoint=f"{where.gateway}/v1",
         needs_key=stack.needs_key,
     )
 
 
-def _where(paths: StackPaths, stack: Stack) -> Endpoints:
-    return endpoints(paths, stack)
-
-
-def _localai(
-    service: ObservedService | None, where: Endpoints
+def _backend(
+    service: ObservedService | None, backend: Backend
 ) -> tuple[frozenset[str], tuple[bool, str]]:
+    """(models in memory, (whether it answers, what it says))."""
     if service is None or service.state != "running":
         return frozenset(), (False, "")
+    path = "readyz" if backend.kind == "localai" else "health"
     try:
-        reply = http.get(f"{where.localai}/readyz", timeout=PROBE_S)
+        reply = http.get(f"{backend.url}/{path}", timeout=PROBE_S)
         if not reply.ok:
             return frozenset(), (False, f"HTTP {reply.status}")
-        loaded = loaded_models(where)
+        loaded = loaded_models(backend) if backend.kind == "localai" else frozenset(backend.models)
     except LlmctlError as error:
         return frozenset(), (False, error.message)
     return loaded, (True, "loaded: " + (", ".join(sorted(loaded)) or "nothing"))
@@ -145,8 +145,18 @@ def _seconds_since(moment: str | None) -> float | None:
     return max((datetime.now(UTC) - started).total_seconds(), 0.0)
 
 
-def service_container(stack: Stack, service: str) -> str:
-    """The container of a service a user may name: localai, litellm, or the install job."""
-    if service not in (LOCALAI, LITELLM, INSTALL):
-        raise LlmctlError(f'no service "{service}"', hint=f"one of {LOCALAI}, {LITELLM}, {INSTALL}")
+def service_container(stack: Stack, service: str | None, engine: Engine) -> str:
+    """The container of a service that a user names; the one that runs the models for None.
+
+    Raises:
+        LlmctlError: there is none; the message lists those there are.
+    """
+    names = sorted(found.service for found in engine.observe(stack.name, ()).services)
+    if service is None:
+        service = next((n for n in names if n == LOCALAI or n.startswith(LLAMA)), LOCALAI)
+    if service not in names:
+        there = f"there are {', '.join(names)}" if names else "nothing of this stack is there"
+        raise LlmctlError(
+            f'no service "{service}": {there}', hint="llmctl status" if names else "llmctl up"
+        )
     return container_name(stack.name, service)

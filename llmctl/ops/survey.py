@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 
 from llmctl import host
 from llmctl.core.artifact import Artifact
 from llmctl.core.deployment import Deployment
 from llmctl.core.events import Listener, Note
-from llmctl.core.hostfacts import GpuChoice, choose_gpu
+from llmctl.core.hostfacts import GpuChoice
 from llmctl.core.observed import Observed
 from llmctl.core.plan import Plan, plan
-from llmctl.core.resolve import Surroundings, resolve
+from llmctl.core.resolve import resolve
+from llmctl.core.services import Surroundings
 from llmctl.core.stack import Stack
 from llmctl.engine.base import Engine, EngineInfo
 from llmctl.errors import ConfigError
 from llmctl.ops import configure, models
+from llmctl.ops.gpu import choose_gpu_for
 from llmctl.ops.keys import key_digest, read_key
 from llmctl.ops.templates import load_templates
 from llmctl.paths import StackPaths
@@ -67,7 +70,7 @@ def survey(
     """
     info = engine.info()
     facts = host.facts()
-    gpu = choose_gpu(stack.gpu, facts, engine_has_nvidia=info.nvidia)
+    gpu = choose_gpu_for(info.kind, stack, facts, engine_has_nvidia=info.nvidia)
     if stack.gpu == "auto" and gpu.kind == "none":
         listen(Note(f"no GPU is used: {gpu.reason}", warning=True))
     artifacts = tuple(models.resolve(paths, spec, hub) for spec in stack.models)
@@ -80,6 +83,8 @@ def survey(
         key_digest=_key_digest(paths, stack),
         key_file=str(paths.gateway_key),
         templates=load_templates(paths),
+        engine=info.kind,
+        python=sys.executable,
     )
     deployment = resolve(stack, artifacts, around)
     observed = look(paths, deployment, artifacts, engine)

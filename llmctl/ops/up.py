@@ -16,7 +16,7 @@ from llmctl.core.plan import (
     StartService,
     plan,
 )
-from llmctl.core.resolve import LITELLM, LOCALAI
+from llmctl.core.services import LITELLM, backends
 from llmctl.core.stack import Stack
 from llmctl.engine.base import Engine
 from llmctl.errors import ConfigError
@@ -88,7 +88,7 @@ def up(
             found = survey(paths, stack, engine, hub, lambda _event: None)
         _applier(found, engine, hub, listen, timeout_s).apply(found.plan)
         _all_ready(found, engine, listen, timeout_s)
-    where = endpoints(paths, stack, found.info.host_gateway)
+    where = endpoints(paths, stack, found.info.kind, found.info.host_gateway)
     return UpResult(
         Plan(stack.name, (*fetches, *found.plan.actions)),
         found,
@@ -129,7 +129,8 @@ def _applier(
     def ready(service: str) -> None:
         if service == LITELLM:
             # Its proof goes through the engine, which may be running without the model in memory.
-            _wait(LOCALAI, found, engine, listen, timeout_s)
+            for backend in backends(found.stack, found.info.kind):
+                _wait(backend.service, found, engine, listen, timeout_s)
         _wait(service, found, engine, listen, timeout_s)
 
     return Applier(engine, found.deployment, fetch, write, ready, listen)
@@ -155,7 +156,7 @@ def _wait(service: str, found: Survey, engine: Engine, listen: Listener, timeout
         budget_s=timeout_s,
         listen=listen,
     )
-    where = endpoints(found.paths, found.stack, found.info.host_gateway)
+    where = endpoints(found.paths, found.stack, found.info.kind, found.info.host_gateway)
     readiness.wait_for(service, where, watch)
 
 

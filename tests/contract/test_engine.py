@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from llmctl.core.events import Event
 from llmctl.core.observed import ObservedService
 from llmctl.engine.base import Engine
 from llmctl.engine.docker import DockerEngine
+from llmctl.engine.process import ProcessEngine
 from llmctl.errors import EngineError, ImageNotFoundError
 from tests.fakes import FakeEngine
 from tests.world.images import TINY
@@ -73,11 +75,14 @@ def clean(engine: Engine) -> None:
             engine.remove_volume(volume)
 
 
-@pytest.fixture(params=["fake", pytest.param("docker", marks=pytest.mark.docker)])
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+@pytest.fixture(params=["fake", "process", pytest.param("docker", marks=pytest.mark.docker)])
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
     if request.param == "fake":
         fake = FakeEngine(images=(TINY,), registry=(TINY,))
         bench = Lab(fake, TINY, fake.dies.__setitem__)
+    elif request.param == "process":
+        # An image is an installed distribution there.
+        bench = Lab(ProcessEngine(tmp_path / "processes"), "psutil", lambda _service, _code: None)
     else:
         request.getfixturevalue("images")
         bench = Lab(DockerEngine(), TINY, lambda _service, _code: None)

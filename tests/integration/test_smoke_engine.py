@@ -16,10 +16,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llmctl import http
+from llmctl.cli.main import run as llmctl
+from llmctl.core.capabilities import Capabilities
 from llmctl.core.events import silent
 from llmctl.core.secret import Secret
 from llmctl.core.sight import Finding, Kind, SmokeReport
+from llmctl.ops.models import load_catalog
 from llmctl.ops.smoke import Hop, run
+from llmctl.paths import bundled_directory
 from tests.peer import Request, Response, peer
 from tests.world.tiny_model import PICTURE_TOKENS, WITH_PICTURE, WITHOUT_PICTURE, write_pair
 
@@ -214,6 +218,40 @@ def test_a_picture_that_localai_refuses_in_silence_is_blindness_of_the_gateway(
     assert found(report, "gateway", Kind.PICTURE) == {Finding.BLIND}
     (hint,) = report.hints
     assert "the gateway loses the picture" in hint
+
+
+def test_a_promise_that_is_not_kept_fails(models: Path) -> None:
+    """The tiny model sees that there is a picture, and nothing in it."""
+    promised = {"llava": Capabilities(colour=True, shape=True, admits_no_picture=True)}
+    with localai(models) as url:
+        report = run(
+            [Hop("localai", f"{url}/v1")], ["llava"], timeout=60, listen=silent, require=promised
+        )
+    assert found(report, "localai", Kind.PICTURE) == {Finding.WRONG}
+    assert found(report, "localai", Kind.CONTROL) == {Finding.WRONG, Finding.OK}
+    assert found(report, "localai", Kind.TEXT) == {Finding.OK}
+
+
+@pytest.mark.parametrize("template", ["vicuna", "tokenizer"])
+def test_the_canary_keeps_its_promise(tmp_path: Path, template: str) -> None:
+    """Pulled and rendered as a user does it, without a hub."""
+    if not any(bundled_directory("canary").glob("*.gguf")):
+        pytest.skip("llmctl holds no canary yet: training/README.md")
+    models_entry = f"models: [{{source: canary, template: {template}}}]\n"
+    (tmp_path / "llmctl.yaml").write_text(models_entry)
+    for command in (["models", "pull"], ["config", "render", "--set", "gpu=none"]):
+        assert llmctl([*command, "-C", str(tmp_path)]) == 0
+    with localai(tmp_path / "models") as url:
+        report = run(
+            [Hop("localai", f"{url}/v1")],
+            ["canary"],
+            timeout=60,
+            listen=silent,
+            require={"canary": load_catalog().find("canary").capabilities},
+        )
+    assert report.ok, report.document()
+    reasons = {c.verdict.reason for c in report.checks if c.kind is Kind.CONTROL}
+    assert reasons == {"says that there is no picture"}
 
 
 def test_a_missing_template_fails(models: Path) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from llmctl import files
 from llmctl.core.artifact import ModelFile
+from llmctl.core.capabilities import NOTHING_PROMISED, Capabilities
 from llmctl.core.catalog import Catalog, parse_catalog
 from llmctl.errors import ConfigError
-from llmctl.paths import builtin_catalog
+from llmctl.paths import builtin_catalog, bundled_directory
 
 
 def document() -> dict[str, Any]:
@@ -63,6 +65,29 @@ def test_an_artifact_is_not_pinned_yet(catalog: Catalog) -> None:
     ]
 
 
+def test_the_canary_comes_with_llmctl(catalog: Catalog) -> None:
+    canary = catalog.find("canary")
+    assert (canary.repo, canary.bundled, canary.template) == (None, "canary", "vicuna")
+    assert (canary.licence, canary.artifact("c").repo) == ("mit", None)
+    assert canary.capabilities == Capabilities(colour=True, shape=True, admits_no_picture=True)
+    promised = [e.name for e in catalog.entries if e.capabilities != NOTHING_PROMISED]
+    assert promised == ["canary"]
+
+
+def test_bundled_files_are_those_of_the_catalogue(catalog: Catalog) -> None:
+    for entry in catalog.entries:
+        if entry.bundled is None:
+            continue
+        directory = bundled_directory(entry.bundled)
+        if not any(directory.glob("*.gguf")):
+            pytest.skip(f"{directory} holds no model yet: training/README.md")
+        shipped = {path.name for path in directory.glob("*.gguf")}
+        assert shipped == {file.remote for file in entry.files}
+        for file in entry.files:
+            place = directory / (file.remote or "")
+            assert (place.stat().st_size, files.sha256_of(place)) == (file.size, file.sha256)
+
+
 @pytest.mark.parametrize(
     ("typo", "meant"),
     [("lava", "llava"), ("QWEN3-VL-4b", "qwen3-vl-4b"), ("moondream", "moondream2")],
@@ -84,6 +109,11 @@ def test_nothing_near(catalog: Catalog) -> None:
     ("path", "value", "complaint"),
     [
         (("llava", "repo"), "no-slash", "llava"),
+        (("llava", "repo"), None, "llava"),
+        (("llava", "bundled"), "llava", "llava"),
+        (("canary", "bundled"), "../canary", "canary"),
+        (("canary", "capabilities", "sees"), ["taste"], "taste"),
+        (("canary", "capabilities", "hears"), True, "hears"),
         (("llava", "template"), "alpaca", "llava"),
         (("llava", "model"), [], "llava"),
         (("llava", "projector", "file"), "../../etc/x.gguf", "safe path"),

@@ -38,7 +38,7 @@ def test_a_question_in_words() -> None:
 
 def test_a_question_about_a_picture_streamed() -> None:
     body = question(
-        "llava", "何色？", picture="data:image/png;base64,AA==", stream=True, max_tokens=8
+        "llava", "何色？", pictures=["data:image/png;base64,AA=="], stream=True, max_tokens=8
     )
     assert body["messages"][0]["content"] == [
         {"type": "text", "text": "何色？"},
@@ -46,6 +46,14 @@ def test_a_question_about_a_picture_streamed() -> None:
     ]
     assert body["stream"] is True
     assert body["stream_options"] == {"include_usage": True}
+
+
+def test_a_question_about_two_pictures() -> None:
+    body = question("llava", "Which?", pictures=["a", "b"], max_tokens=8, temperature=0.5)
+    content = body["messages"][0]["content"]
+    assert [part["type"] for part in content] == ["text", "image_url", "image_url"]
+    assert [part["image_url"]["url"] for part in content[1:]] == ["a", "b"]
+    assert body["temperature"] == 0.5
 
 
 def test_an_answer() -> None:

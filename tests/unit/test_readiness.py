@@ -11,6 +11,7 @@ import pytest
 from llmctl.core.deployment import ServiceSpec
 from llmctl.core.events import silent
 from llmctl.core.secret import Secret
+from llmctl.core.services import Backend
 from llmctl.errors import UnhealthyError
 from llmctl.ops.readiness import Endpoints, Watch, wait_for
 from tests.fakes import FakeEngine
@@ -55,7 +56,8 @@ def engine() -> FakeEngine:
 
 
 def endpoints(url: str, key: Secret | None = None) -> Endpoints:
-    return Endpoints(url, url, key, ("llava",))
+    port = int(url.rpartition(":")[2])
+    return Endpoints((Backend("localai", "localai", port, ("llava",)),), url, key, ("llava",))
 
 
 def failure(service: str, engine: FakeEngine, **changed: Any) -> UnhealthyError:

@@ -28,6 +28,7 @@ LLAVA = ModelValues(
     gpu_layers=999,
     mmap=True,
     template="vicuna",
+    api_base="http://localai:8080/v1",
 )
 TEMPLATES = {
     path.name: (path.name, path.read_text(encoding="utf-8"))
@@ -37,9 +38,7 @@ TEMPLATES = {
 
 def rendered(*models: ModelValues, **changed: str) -> dict[str, RenderedFile]:
     templates = TEMPLATES | {name: (f"templates/{name}", text) for name, text in changed.items()}
-    files = render(
-        models or (LLAVA,), templates=templates, api_base="http://localai:8080/v1", needs_key=False
-    )
+    files = render(models or (LLAVA,), templates=templates, needs_key=False)
     return {file.path: file for file in files}
 
 
@@ -92,7 +91,7 @@ def test_litellm_finds_the_engine_on_the_stacks_network() -> None:
 
 
 def test_with_a_key_the_file_names_the_variable_and_never_the_key() -> None:
-    files = render((LLAVA,), templates=TEMPLATES, api_base="http://localai:8080/v1", needs_key=True)
+    files = render((LLAVA,), templates=TEMPLATES, needs_key=True)
     config = yaml.safe_load(files[-1].content)
     assert config["general_settings"] == {"master_key": "os.environ/LITELLM_MASTER_KEY"}
 
@@ -113,9 +112,7 @@ def test_names_and_paths_cannot_break_out_of_their_value(
     name: str, model: str, mmproj: str
 ) -> None:
     values = dataclasses.replace(LLAVA, name=name, model=model, mmproj=mmproj)
-    files = render(
-        (values,), templates=TEMPLATES, api_base="http://localai:8080/v1", needs_key=False
-    )
+    files = render((values,), templates=TEMPLATES, needs_key=False)
     config, _, gateway = (f.content for f in files)
     found: dict[str, Any] = yaml.safe_load(config)
     reference = yaml.safe_load(rendered()["models/llava.yaml"].content)
@@ -159,7 +156,6 @@ def test_a_template_file_that_nothing_renders_is_refused() -> None:
         render(
             (dataclasses.replace(LLAVA, template="tokenizer"),),
             templates=TEMPLATES | {"localai-model.yaml.j2": ("templates/x", text)},
-            api_base="x",
             needs_key=False,
         )
 
@@ -188,7 +184,7 @@ def test_the_users_templates_win(tmp_path: Path) -> None:
     own.write_text("{% raw %}{{.Input}}{% endraw %} 答え:", encoding="utf-8")
     templates = load_templates(StackPaths.at(tmp_path))
     assert templates["vicuna.tmpl.j2"][0] == "templates/vicuna.tmpl.j2"
-    files = render((LLAVA,), templates=templates, api_base="x", needs_key=False)
+    files = render((LLAVA,), templates=templates, needs_key=False)
     assert files[1].content.endswith("{{.Input}} 答え:")
 
 

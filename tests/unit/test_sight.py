@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from llmctl.core.capabilities import NOTHING_PROMISED, Capabilities
 from llmctl.core.chat import Answered, Outcome, Refused, Unanswered
 from llmctl.core.picture import Colour, Drawing, Shape
 from llmctl.core.sight import (
@@ -25,6 +26,7 @@ from llmctl.core.sight import (
     picture_tokens,
 )
 
+NAMES_BOTH = Capabilities(colour=True, shape=True)
 DRAWING = Drawing(Shape.CIRCLE, Colour.RED)
 CONTROL = Answered("I see no picture.", prompt_tokens=20)
 GONE = Unanswered("gone", "http://127.0.0.1:28000: connection refused")
@@ -108,25 +110,55 @@ def test_a_stream_may_leave_its_counts_out_but_not_its_picture(
 
 
 @pytest.mark.parametrize(
-    ("answer", "strict", "finding"),
+    ("answer", "promised", "finding"),
     [
-        ("Picture received.", False, Finding.OK),
-        ("Picture received.", True, Finding.WRONG),
-        ("A red square.", True, Finding.WRONG),
-        ("A blue circle.", True, Finding.WRONG),
-        ("A red circle.", True, Finding.OK),
-        ("赤い丸です。", True, Finding.OK),
+        ("Picture received.", NOTHING_PROMISED, Finding.OK),
+        ("Picture received.", NAMES_BOTH, Finding.WRONG),
+        ("A red square.", NAMES_BOTH, Finding.WRONG),
+        ("A red square.", Capabilities(colour=True), Finding.OK),
+        ("A red square.", Capabilities(shape=True), Finding.WRONG),
+        ("A blue circle.", NAMES_BOTH, Finding.WRONG),
+        ("A blue circle.", Capabilities(shape=True), Finding.OK),
+        ("A red circle.", NAMES_BOTH, Finding.OK),
+        ("赤い丸です。", NAMES_BOTH, Finding.OK),
     ],
 )
-def test_content_counts_when_it_is_asked_for(answer: str, strict: bool, finding: Finding) -> None:
-    verdict = judge_picture(seen(576, answer), CONTROL, DRAWING, require_content=strict)
+def test_content_counts_when_it_is_promised(
+    answer: str, promised: Capabilities, finding: Finding
+) -> None:
+    verdict = judge_picture(seen(576, answer), CONTROL, DRAWING, promised=promised)
     assert verdict.finding is finding
 
 
-def test_a_wrong_answer_says_what_was_drawn_and_what_was_named() -> None:
-    verdict = judge_picture(
-        seen(576, "It is a blue circle"), CONTROL, DRAWING, require_content=True
+@pytest.mark.parametrize(
+    ("answer", "language", "finding"),
+    [
+        ("There is no image.", "en", Finding.OK),
+        ("画像がありません。", "ja", Finding.OK),
+        ("There is no image.", "ja", Finding.WRONG),
+        ("画像がありません。", "en", Finding.WRONG),
+        ("A red circle.", "en", Finding.WRONG),
+        ("", "en", Finding.WRONG),
+    ],
+)
+def test_a_promise_to_admit_that_there_is_no_picture(
+    answer: str, language: str, finding: Finding
+) -> None:
+    promised = Capabilities(admits_no_picture=True)
+    assert judge_control(Answered(answer), language, promised).finding is finding
+    assert judge_control(Answered(answer), language).finding is Finding.OK
+
+
+def test_a_picture_that_is_denied() -> None:
+    answer = seen(576, "There is no image.")
+    verdict = judge_picture(answer, CONTROL, DRAWING, promised=NAMES_BOTH)
+    assert verdict == Verdict(
+        Finding.WRONG, "the picture shows a red circle, the answer says that there is none"
     )
+
+
+def test_a_wrong_answer_says_what_was_drawn_and_what_was_named() -> None:
+    verdict = judge_picture(seen(576, "It is a blue circle"), CONTROL, DRAWING, promised=NAMES_BOTH)
     assert verdict.reason == "the picture shows a red circle, the answer names blue circle"
 
 
@@ -221,7 +253,7 @@ def test_a_lost_picture_is_pinned_to_its_hop(
         ("localai", Finding.TIMEOUT, "late", "--timeout"),
         ("localai", Finding.EMPTY, "empty", "template"),
         ("localai", Finding.UNPROVEN, "not counted", "llmctl logs localai"),
-        ("localai", Finding.WRONG, "blue", "larger model"),
+        ("localai", Finding.WRONG, "blue", "llmctl models verify"),
     ],
 )
 def test_every_failure_has_a_next_step(hop: str, finding: Finding, reason: str, words: str) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from llmctl import http
 from llmctl.cli.main import run as llmctl
 from llmctl.cli.smoke import human
+from llmctl.core.capabilities import Capabilities
 from llmctl.core.chat import Answered
 from llmctl.core.events import Event, Step, silent
 from llmctl.core.picture import RGB
@@ -179,8 +180,22 @@ def test_answers_name_what_was_drawn() -> None:
 
 
 def test_content_can_be_required() -> None:
-    report, _ = examine(Model(), require_content=True)
+    naming = {"other": Capabilities(colour=True, shape=True)}
+    assert examine(Model(), require=naming)[0].ok
+    report, _ = examine(Model(), require=naming | {"llava": Capabilities(colour=True)})
+    assert report.ok  # the scripted model knows colours
+    assert report.checks[-1].verdict.reason == "+576 picture tokens, names colour"
+    report, _ = examine(Model(), require={"llava": Capabilities(shape=True)})
     assert {c.verdict.finding for c in report.checks if c.kind is Kind.PICTURE} == {Finding.WRONG}
+    assert "llmctl models verify llava" in report.hints[0]
+
+
+def test_owning_up_to_a_missing_picture_can_be_required() -> None:
+    """The scripted model does so in Japanese only; in English it greets."""
+    report, _ = examine(Model(), require={"llava": Capabilities(admits_no_picture=True)})
+    found = {c.language: c.verdict.finding for c in report.checks if c.kind is Kind.CONTROL}
+    assert found == {"en": Finding.WRONG, "ja": Finding.OK}
+    assert all(c.ok for c in report.checks if c.kind is not Kind.CONTROL)
 
 
 def test_a_blind_engine_is_named() -> None:
@@ -250,6 +265,17 @@ def test_one_failure_does_not_stop_the_rest() -> None:
         (Kind.PICTURE, "ja", "HTTP 500: out of memory")
     ]
     assert len(report.checks) == 7
+
+
+def test_a_hop_is_asked_for_its_own_models_only() -> None:
+    with peer(Model()) as server:
+        hops = [
+            Hop("localai", f"{server.url}/v1", models=("two",)),
+            Hop("gateway", f"{server.url}/v1"),
+        ]
+        report = run(hops, ["one", "two"], timeout=5, listen=silent)
+    asked = {(check.hop, check.model) for check in report.checks}
+    assert asked == {("localai", "two"), ("gateway", "one"), ("gateway", "two")}
 
 
 def test_a_wrong_key_is_named() -> None:

@@ -102,7 +102,7 @@ class Daemon:
 
     def environment(self) -> dict[str, str]:
         """What a test process needs to know about this daemon."""
-        found = {"DOCKER_HOST": self.docker_host, "LLMCTL_TEST_NETNS": self.netns}
+        found = {"DOCKER_HOST": self.docker_host, "TEST_NETNS": self.netns}
         if self.gpu.hook.exists():
             found["LLMCTL_TEST_GPU_REQUESTS"] = str(self.gpu.requests_file)
         return found

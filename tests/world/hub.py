@@ -115,7 +115,8 @@ class LocalHub:
     @property
     def cdn(self) -> str:
         """Where large files are redirected to; another origin, as with the public hub."""
-        return f"http://127.0.0.1:{self._cdn.server_port}"
+        # Another host name: one client (huggingface_hub 1.x) tells origins apart by that alone.
+        return f"http://localhost:{self._cdn.server_port}"
 
     def __enter__(self) -> Self:
         for thread in self._threads:

@@ -15,7 +15,7 @@ from llmctl.ops.models.inventory import (
     verify,
 )
 from llmctl.ops.models.pulling import PullResult, pull
-from llmctl.ops.models.sources import load_catalog, read_lock, resolve
+from llmctl.ops.models.sources import capabilities, load_catalog, read_lock, resolve
 
 __all__ = [
     "Check",
@@ -25,6 +25,7 @@ __all__ = [
     "PullResult",
     "Removal",
     "Shown",
+    "capabilities",
     "listing",
     "load_catalog",
     "missing",

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmctl import files
 from llmctl.core.artifact import Artifact, ModelFile, shards
-from llmctl.core.catalog import CatalogEntry
 from llmctl.core.events import Listener, Note, Progress
 from llmctl.core.lock import Lock, format_lock
 from llmctl.core.stack import ModelSpec
-from llmctl.errors import ConfigError, DiskFullError, HubError
+from llmctl.errors import ConfigError, DiskFullError, HubError, LlmctlError
 from llmctl.hub.base import Hub
 from llmctl.ops.models.disk import HashCache, State, fault, hashed_state, state
 from llmctl.ops.models.sources import find, load_catalog, local_origin, pin, read_lock, resolve
-from llmctl.paths import StackPaths
+from llmctl.paths import StackPaths, bundled_directory
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class PullResult:
 
     Attributes:
         artifact: The model's files, each with size and SHA-256.
-        downloaded: Paths of the files that were transferred.
+        downloaded: Paths of the files that were transferred, or copied out of llmctl's package.
         already: Paths of those that were here, or were linked from elsewhere on this machine.
         bytes: Bytes that were transferred.
     """
@@ -39,6 +38,23 @@ class PullResult:
     bytes: int
 
 
+@dataclass(frozen=True)
+class _Origin:
+    """Where files come from.
+
+    Attributes:
+        sender: Who that is, for the message about a wrong file.
+        error: The kind of that error.
+        hint: What mends it.
+        bring: Writes a file whole to a path whose directory exists.
+    """
+
+    sender: str
+    error: type[LlmctlError]
+    hint: str
+    bring: Callable[[ModelFile, Path], None]
+
+
 def pull(paths: StackPaths, spec: ModelSpec, hub: Hub, listen: Listener) -> PullResult:
     """Make every file of a model be here, verified, and recorded in the lock.
 
@@ -47,6 +63,7 @@ def pull(paths: StackPaths, spec: ModelSpec, hub: Hub, listen: Listener) -> Pull
     Raises:
         ConfigError: see `resolve`; or a file that llmctl did not put there is in the way.
         HubError: a file cannot be had, or is not what was announced; nothing wrong is left.
+        LlmctlError: the same of a file that comes with llmctl.
         DiskFullError: told before the first byte where the sizes are known.
         LlmctlError: another pull is at work in this models directory.
     """
@@ -60,16 +77,16 @@ def pull(paths: StackPaths, spec: ModelSpec, hub: Hub, listen: Listener) -> Pull
         return PullResult(resolve(paths, spec, None), (), present, 0)
     with working(paths, f"llmctl models pull {spec.name}"):
         try:
-            if artifact.repo is None:
+            if spec.model is not None:
                 _bring_local(paths, spec, artifact, cache, listen)
                 fetch: tuple[ModelFile, ...] = ()
             else:
-                artifact = pin(artifact, _revision(artifact), hub)
+                artifact, origin = _origin(artifact, hub, listen)
                 fetch = _to_fetch(paths, artifact, cache, listen)
                 _refuse_strangers(paths, lock, fetch)
                 _refuse_full_disk(paths, fetch)
                 for file in fetch:
-                    _download(paths, artifact, file, hub, cache=cache, listen=listen)
+                    _fetch(paths, file, origin, cache=cache, listen=listen)
             artifact = _recorded(paths, artifact, cache, listen)
         finally:
             # What is done stays known, also when the next file fails.
@@ -116,9 +133,42 @@ def _clear(partial: Path) -> None:
             child.unlink(missing_ok=True)
 
 
-def _revision(artifact: Artifact) -> str | None:
-    entry: CatalogEntry | None = load_catalog().get(artifact.source)
-    return entry.revision if entry else None
+def _origin(artifact: Artifact, hub: Hub, listen: Listener) -> tuple[Artifact, _Origin]:
+    """The artifact as its origin has it now, and the origin."""
+    entry = load_catalog().get(artifact.source)
+    if entry and entry.bundled:
+        return artifact, _from_package(bundled_directory(entry.bundled))
+    pinned = pin(artifact, entry.revision if entry else None, hub)
+    return pinned, _from_hub(pinned, hub, listen)
+
+
+def _from_package(directory: Path) -> _Origin:
+    reinstall = "pipx reinstall llmctl   # in a checkout: git restore llmctl"
+
+    def bring(file: ModelFile, aside: Path) -> None:
+        origin = directory / (file.remote or "")
+        if not origin.is_file():
+            raise LlmctlError(
+                f"{origin}: is missing, although it comes with llmctl", hint=reinstall
+            )
+        files.copy(origin, aside)
+
+    return _Origin("llmctl's package holds", LlmctlError, reinstall, bring)
+
+
+def _from_hub(artifact: Artifact, hub: Hub, listen: Listener) -> _Origin:
+    repo, commit = artifact.repo, artifact.commit
+    if repo is None or commit is None:
+        raise AssertionError(artifact)  # pinned by the caller
+
+    def bring(file: ModelFile, aside: Path) -> None:
+        def heard(done: int, total: int | None) -> None:
+            listen(Progress(file.path, done, total or file.size))
+
+        hub.download(repo, commit, file.remote or "", aside, heard)
+
+    hint = "run it again; if it stays so, a proxy or mirror alters the file\n(HF_ENDPOINT, HTTPS_PROXY)"
+    return _Origin("the hub sent", HubError, hint, bring)
 
 
 def _to_fetch(
@@ -153,28 +203,17 @@ def _refuse_full_disk(paths: StackPaths, fetch: tuple[ModelFile, ...]) -> None:
         )
 
 
-def _download(
-    paths: StackPaths,
-    artifact: Artifact,
-    file: ModelFile,
-    hub: Hub,
-    *,
-    cache: HashCache,
-    listen: Listener,
+def _fetch(
+    paths: StackPaths, file: ModelFile, origin: _Origin, *, cache: HashCache, listen: Listener
 ) -> None:
-    if artifact.repo is None or artifact.commit is None or file.remote is None:
-        raise AssertionError(artifact)  # pinned above
+    """Bring a file aside, check it, and give it its name."""
     partial = partial_directory(paths) / file.path
     partial.parent.mkdir(parents=True, exist_ok=True)
-
-    def heard(done: int, total: int | None) -> None:
-        listen(Progress(file.path, done, total or file.size))
-
-    hub.download(artifact.repo, artifact.commit, file.remote, partial, heard)
+    origin.bring(file, partial)
     size = partial.stat().st_size
     listen(Progress(file.path, size, size, detail="checking SHA-256"))
     sha256 = files.sha256_of(partial)
-    _refuse_wrong(partial, file, size, sha256)
+    _refuse_wrong(partial, file, origin, size, sha256)
     files.put_in_place(partial, paths.models / file.path)
     cache.put(file.path, sha256)
     listen(Progress(file.path, size, size, finished=True))
@@ -189,10 +228,10 @@ def _tell_orphans(paths: StackPaths, before: Artifact | None, listen: Listener) 
             listen(Note(f"{place} ({place.stat().st_size / 1e9:.1f} GB) is no longer used"))
 
 
-def _refuse_wrong(partial: Path, file: ModelFile, size: int, sha256: str) -> None:
-    """HubError when what came is not what was announced; it is deleted."""
+def _refuse_wrong(partial: Path, file: ModelFile, origin: _Origin, size: int, sha256: str) -> None:
+    """An error when what came is not what was announced; it is deleted."""
     if (instead := fault(partial)) is not None:
-        wrong = f"the hub sent {instead}"
+        wrong = f"{origin.sender} {instead}"
     elif file.size is not None and size != file.size:
         wrong = f"{file.size} bytes were expected, {size} came"
     elif file.sha256 is not None and sha256 != file.sha256:
@@ -200,11 +239,7 @@ def _refuse_wrong(partial: Path, file: ModelFile, size: int, sha256: str) -> Non
     else:
         return
     partial.unlink()
-    raise HubError(
-        f"{file.remote}: {wrong}; nothing was kept",
-        hint="run it again; if it stays so, a proxy or mirror alters the file\n"
-        "(HF_ENDPOINT, HTTPS_PROXY)",
-    )
+    raise origin.error(f"{file.remote}: {wrong}; nothing was kept", hint=origin.hint)
 
 
 def _bring_local(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from llmctl import files
@@ -17,6 +18,7 @@ from llmctl.core.artifact import (
     local_paths,
     shards,
 )
+from llmctl.core.capabilities import Capabilities
 from llmctl.core.catalog import Catalog, parse_catalog
 from llmctl.core.lock import Lock, parse_lock
 from llmctl.core.reference import is_reference, parse_reference
@@ -34,6 +36,13 @@ def load_catalog() -> Catalog:
 def read_lock(paths: StackPaths) -> Lock:
     """The stack's lock, empty when there is none."""
     return parse_lock(files.read_text(paths.lock_file), paths.lock_file.name)
+
+
+def capabilities(specs: Iterable[ModelSpec]) -> dict[str, Capabilities]:
+    """What may be demanded of each of these models, by name; models nothing is known of are absent."""
+    catalog = load_catalog()
+    entries = {spec.name: catalog.get(spec.source or "") for spec in specs}
+    return {name: entry.capabilities for name, entry in entries.items() if entry}
 
 
 def resolve(paths: StackPaths, spec: ModelSpec, hub: Hub | None) -> Artifact:
@@ -61,10 +70,15 @@ def find(paths: StackPaths, spec: ModelSpec, hub: Hub | None) -> Artifact:
     if spec.model is not None:
         return _local(paths, spec, locked)
     source = spec.source or ""
+    catalog = load_catalog()
+    entry = catalog.get(source)
+    if entry and entry.bundled:
+        # What comes with llmctl changes with llmctl; a lock could not bring older files back.
+        return entry.artifact(spec.name)
     if locked and locked.source == source:
         return locked
     if not is_reference(source):
-        return load_catalog().find(source).artifact(spec.name)
+        return catalog.find(source).artifact(spec.name)
     reference = parse_reference(source)
     if hub is None:
         raise ConfigError(

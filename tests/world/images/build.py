@@ -97,7 +97,7 @@ def ensure(
 ) -> None:
     """Build the named images (keys of ``IMAGES``) that are missing or out of date.
 
-    ``say`` gets a line for each step. Downloads are kept in ``LLMCTL_TEST_CACHE`` (default
+    ``say`` gets a line for each step. Downloads are kept in ``TEST_CACHE`` (default
     ``~/.cache/llmctl-tests``), keyed by what they hold. Raises ``ImageError``.
     """
     stale = [IMAGES[name] for name in names if not _is_current(client, IMAGES[name])]
@@ -197,7 +197,7 @@ def _site(requirements: str, say: Callable[[str], None]) -> Path:
 
 def _cached(kind: str, content: str, fill: Callable[[Path], None]) -> Path:
     """A directory that ``fill`` wrote for this content, now or earlier; never a half-filled one."""
-    place = os.environ.get("LLMCTL_TEST_CACHE") or Path.home() / ".cache" / "llmctl-tests"
+    place = os.environ.get("TEST_CACHE") or Path.home() / ".cache" / "llmctl-tests"
     cache = Path(place).absolute()
     target = cache / f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
     with _filling[target]:
