@@ -174,5 +174,6 @@ def jinja_chat_template(text: str, roles: Mapping[str, str], join: str) -> str:
 
 def _quoted(text: str) -> str:
     """A Jinja string literal."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = escaped.replace("\n", "\\n").replace("\r", "\\r")
     return f'"{escaped}"'

@@ -33,6 +33,7 @@ class Stack:
         root: The directory.
         name: The stack's name.
         environment: What the commands run with.
+        prefix: Words before each command, such as one that enters a network namespace.
         localai_image: The stand-in's image.
     """
 
@@ -41,11 +42,12 @@ class Stack:
     environment: dict[str, str]
     localai_image: str
     gateway: str = f"http://127.0.0.1:{GATEWAY_PORT}"
+    prefix: tuple[str, ...] = ()
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run `llmctl ARGUMENTS` in the stack's directory."""
         return subprocess.run(
-            [sys.executable, "-m", "llmctl", *arguments],
+            [*self.prefix, sys.executable, "-m", "llmctl", *arguments],
             cwd=self.root,
             env=self.environment | environment,
             capture_output=True,
@@ -121,18 +123,16 @@ class Workbench:
 
     def stack(self, root: Path, name: str = "llmctl-e2e") -> Stack:
         """A stack directory whose environment names our images; no llmctl.yaml is needed."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("LLMCTL_", "HF_"))}
-        environment |= {
+        environment = clean_environment() | {
             "HF_ENDPOINT": self.hub.url,
             "HF_HOME": str(root / ".hf"),
             "HF_HUB_DISABLE_XET": "1",
             "LLMCTL_NAME": name,
+            "LLMCTL_ENGINE": "docker",
             "LLMCTL_LOCALAI_IMAGE": self.localai,
             "LLMCTL_LITELLM_IMAGE": LITELLM,
             "LLMCTL_CONTEXT": "1024",
             "LLMCTL_GPU": "none",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
         return Stack(root, name, environment, self.localai)
 
@@ -150,6 +150,15 @@ class Workbench:
             container.remove(force=True)
             network.remove()
             volume.remove()
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without settings of llmctl's or the hub's, with our checkout."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("LLMCTL_", "HF_"))}
+    return kept | {
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
 
 
 @contextmanager
