@@ -1,13 +1,18 @@
-# Two targets are for everyone: `make up` (the main job) and `make test` (every check there is).
+# For everyone: `make up` (the main job), `make demo` (see it work anywhere), `make test` (every check).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test lint unit venv install docs fix clean
+.PHONY: up demo test lint unit venv install local docs fix clean
 .DEFAULT_GOAL := up
 
 up: install                 ## install into .venv and run the main job
 	$(BIN)/llmctl up
+
+demo: local                 ## a tiny model that really sees: no Docker, no GPU, no network
+	$(BIN)/llmctl up -C demo
+	$(BIN)/llmctl smoke-test -C demo
+	$(BIN)/llmctl demo -C demo
 
 test: venv lint             ## ruff, mypy, import-linter and the tests
 	$(BIN)/python -m pytest
@@ -30,6 +35,7 @@ fix: venv
 	$(BIN)/ruff format .
 
 install: $(VENV)/.installed
+local: $(VENV)/.installed-local
 venv: $(VENV)/.installed-dev
 
 $(BIN)/python:
@@ -40,9 +46,13 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
+$(VENV)/.installed-local: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local]'
+	touch $(VENV)/.installed $@
+
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	touch $(VENV)/.installed $@
+	touch $(VENV)/.installed $(VENV)/.installed-local $@
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -26,6 +26,8 @@ from llmctl.core.settings import MODEL_SETTINGS, STACK_SETTINGS, Setting  # noqa
 
 COMMANDS = (
     "up",
+    "ask",
+    "demo",
     "smoke-test",
     "status",
     "logs",

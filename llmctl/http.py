@@ -192,7 +192,9 @@ def fetch(url: str, *, limit: int, timeout: float) -> bytes:
     except (requests.Timeout, ReadTimeoutError) as error:
         raise _not_fetched(url, f"not all of it came within {timeout:g} s") from error
     except (requests.ConnectionError, HTTPError) as error:
-        raise _not_fetched(url, _unreachable(url, error).message.removeprefix(f"{url}: ")) from error
+        raise _not_fetched(
+            url, _unreachable(url, error).message.removeprefix(f"{url}: ")
+        ) from error
     except requests.RequestException as error:
         raise _not_fetched(url, str(error)) from error  # no valid address, redirects in a circle
     return bytes(body)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from llmctl import __version__
-from llmctl.cli import config, lifecycle, models, smoke
+from llmctl.cli import ask, config, demo, lifecycle, models, smoke
 from llmctl.cli.output import Mode, Output
 from llmctl.errors import LlmctlError
 
@@ -47,6 +47,8 @@ def root(
 
 
 app.command("up")(lifecycle.up)
+app.command("ask")(ask.ask)
+app.command("demo")(demo.demo)
 app.command("smoke-test")(smoke.smoke_test)
 app.command("status")(lifecycle.status)
 app.command("logs")(lifecycle.logs)

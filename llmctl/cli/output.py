@@ -178,9 +178,15 @@ def colour(text: str, code: str, *, stream: Any = None) -> str:
 
 
 def print_piece(text: str) -> None:
-    """Print a part of a line to a terminal at once, without what would steer it."""
-    shown = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
-    print(shown, end="", flush=True)
+    """Print a part of a line at once, as `printable`."""
+    print(printable(text), end="", flush=True)
+
+
+def printable(text: str) -> str:
+    """A model's words without what would steer a terminal; it can say anything."""
+    # The joiner makes one emoji of several.
+    kept = "\n\t\N{ZERO WIDTH JOINER}"
+    return "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def print_text(text: str) -> None:

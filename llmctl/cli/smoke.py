@@ -14,7 +14,8 @@ from llmctl.cli.program import spelled
 from llmctl.errors import UnhealthyError
 
 if TYPE_CHECKING:
-    from llmctl.core.sight import Check, SmokeReport
+    from llmctl.core.sight import Check
+    from llmctl.core.smoke_report import SmokeReport
 
 ANSWER_COLUMNS = 44
 
@@ -22,7 +23,7 @@ ANSWER_COLUMNS = 44
 class HopChoice(StrEnum):
     """What `--hop` takes."""
 
-    LOCALAI = "localai"
+    ENGINE = "engine"
     GATEWAY = "gateway"
     BOTH = "both"
 
@@ -32,7 +33,7 @@ def smoke_test(
         list[str] | None, typer.Option("--model", "-m", help="Only this model; may be repeated.")
     ] = None,
     hop: Annotated[
-        HopChoice, typer.Option("--hop", help="Ask LocalAI directly, the gateway, or both.")
+        HopChoice, typer.Option("--hop", help="Ask the engine directly, the gateway, or both.")
     ] = HopChoice.BOTH,
     timeout: Annotated[
         float, typer.Option("--timeout", min=1, help="Seconds for each answer.")

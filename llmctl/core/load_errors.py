@@ -51,7 +51,7 @@ _SIGNATURES: tuple[tuple[str, str, str], ...] = (
     (
         r"cooldown",
         "an earlier attempt failed, and LocalAI waits before the next one",
-        "llmctl logs localai   # shows the first error",
+        "llmctl logs   # shows the first error",
     ),
 )
 
@@ -67,4 +67,4 @@ def explain_load_failure(words: str, logs: str) -> tuple[str, str]:
         for pattern, cause, mend in _SIGNATURES:
             if re.search(pattern, text, re.IGNORECASE):
                 return cause, mend
-    return "it gave a reason llmctl does not know, see below", "llmctl logs localai"
+    return "it gave a reason llmctl does not know, see below", "llmctl logs"

@@ -59,15 +59,22 @@ def picture_format(data: bytes, source: str) -> Format:
     """The format of a picture that llama.cpp reads.
 
     Args:
-        data: The picture, or its first `HEAD` bytes.
+        data: The picture, whole.
         source: The file, address or - that it came from, for the message.
 
     Raises:
-        UsageError: no picture, or one that llama.cpp does not read; the hint converts it.
+        UsageError: no picture, one that is cut off, or one that llama.cpp does not read; then the
+            hint converts it.
     """
     head = data[:HEAD]
     for pattern, readable in _READABLE:
         if re.match(pattern, head, re.DOTALL):
+            if not _is_whole(data, readable):
+                # LocalAI would drop it and let the model answer without it.
+                raise UsageError(
+                    f"{source}: ends in the middle of the picture ({len(data)} bytes)",
+                    hint="download or copy it again",
+                )
             return readable
     for name, suffix, pattern, command in _FOREIGN:
         if re.match(pattern, head, re.DOTALL):
@@ -82,6 +89,18 @@ def picture_format(data: bytes, source: str) -> Format:
         f"{source}: is {what}, no picture" if known else f"{source}: is no picture",
         hint="PNG, JPEG, GIF and BMP are taken",
     )
+
+
+def _is_whole(data: bytes, kind: Format) -> bool:
+    """Whether the end of a picture is there, where the format marks it."""
+    match kind.name:
+        case "png":
+            return b"IEND" in data[8:]
+        case "jpeg":
+            return b"\xff\xd9" in data
+        case "bmp":
+            return len(data) >= int.from_bytes(data[2:6], "little")
+    return True
 
 
 def _spelled(command: str, source: str, suffix: str) -> str:

@@ -21,7 +21,7 @@ from llmctl.core.chat import Answered, Outcome, Refused, Unanswered
 from llmctl.core.picture import Drawing, colour_named, shape_named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
 # Another line break or template branch for pictures can cost a token or two.
 LEAST_RISE = 4
@@ -70,7 +70,7 @@ class Check:
     """One question to one hop, and what came of it.
 
     Attributes:
-        hop: "localai" or "gateway".
+        hop: "engine" or "gateway".
         model: Name of the model asked.
         kind: What was asked.
         language: "en" or "ja".
@@ -136,46 +136,6 @@ class Check:
 
     def _names_shape(self) -> bool | None:
         return shape_named(self.answer) is self.drawing.shape if self.drawing else None
-
-
-@dataclass(frozen=True)
-class SmokeReport:
-    """All checks of one run, in the order they were made."""
-
-    checks: tuple[Check, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether every check passed, and there was at least one."""
-        return bool(self.checks) and all(check.ok for check in self.checks)
-
-    @property
-    def verdict(self) -> str:
-        """The run in one line."""
-        failed = [check for check in self.checks if not check.ok]
-        if not self.checks:
-            return "nothing was checked"
-        if not failed:
-            hops = " and ".join(dict.fromkeys(check.hop for check in self.checks))
-            return f"sees: all {len(self.checks)} checks passed ({hops})"
-        findings = dict.fromkeys(f"{check.hop} {check.verdict.finding}" for check in failed)
-        return f"{len(failed)} of {len(self.checks)} checks failed: {', '.join(findings)}"
-
-    @property
-    def hints(self) -> tuple[str, ...]:
-        """What to do about the failures."""
-        return advise(self.checks)
-
-    def document(self) -> dict[str, Any]:
-        """The report for JSON."""
-        drawn = dict.fromkeys(check.drawing for check in self.checks if check.drawing)
-        return {
-            "ok": self.ok,
-            "verdict": self.verdict,
-            "drawn": [{"en": one.english, "ja": one.japanese} for one in drawn],
-            "checks": [check.document() for check in self.checks],
-            "hints": list(self.hints),
-        }
 
 
 def judge_text(outcome: Outcome) -> Verdict:
@@ -330,73 +290,3 @@ def _says_no_picture(outcome: Outcome, language: str) -> bool:
 
 def _milliseconds(seconds: float | None) -> int | None:
     return None if seconds is None else round(1000 * seconds)
-
-
-# --- what to do about it ---------------------------------------------------------------------
-
-
-def advise(checks: Iterable[Check]) -> tuple[str, ...]:
-    """The next step for each failure, most telling first; a lost picture is pinned to its hop."""
-    hints: dict[str, None] = {}
-    by_model: dict[str, list[Check]] = {}
-    for check in checks:
-        by_model.setdefault(check.model, []).append(check)
-    for model, of_model in by_model.items():
-        hints |= dict.fromkeys(_blind_hints(model, of_model))
-        for check in of_model:
-            if not check.ok and (hint := _plain_hint(check)):
-                hints[hint] = None
-    return tuple(hints)
-
-
-def _blind_hints(model: str, checks: Sequence[Check]) -> Iterable[str]:
-    tested = {check.hop for check in checks if check.kind is Kind.PICTURE}
-    blind = {check.hop for check in checks if check.verdict.finding is Finding.BLIND}
-    if "localai" in blind:
-        yield (
-            f"LocalAI does not see: `mmproj:` in models/{model}.yaml must name the projector that"
-            " belongs to the model, and LocalAI must have read it\n"
-            "llmctl config render --diff; llmctl logs localai"
-        )
-    elif "gateway" in blind and "localai" in tested:
-        yield (
-            f"the gateway loses the picture: LocalAI sees it when `{model}` is asked directly\n"
-            "llmctl config render --diff; llmctl logs litellm"
-        )
-    elif "gateway" in blind:
-        yield "llmctl smoke-test --hop both   # asks LocalAI too, and names the hop that loses it"
-
-
-def _plain_hint(check: Check) -> str:
-    service = "localai" if check.hop == "localai" else "litellm"
-    finding = check.verdict.finding
-    if finding is Finding.ERROR and "backend not found" in check.verdict.reason:
-        return "llmctl up   # puts LocalAI's backend into its volume"
-    if finding is Finding.ERROR and "in cooldown" in check.verdict.reason:
-        return (
-            "llmctl logs localai   # LocalAI waits after a failed load; the log tells why it failed"
-        )
-    if finding is Finding.ERROR and is_unknown_model(check.verdict.reason):
-        return f"llmctl up   # the running services do not know {check.model}"
-    if finding is Finding.WRONG:
-        return (
-            f"{check.model} is known to answer this right: its files, template or settings are not"
-            f" those it was tried with\nllmctl models verify {check.model};"
-            " llmctl config render --diff"
-        )
-    if finding is Finding.AUTH and service == "localai":
-        return "LocalAI was given API keys (LOCALAI_API_KEY), which llmctl does not set"
-    hints = {
-        Finding.UNREACHABLE: f"llmctl status; llmctl up   # nothing listens for {service}",
-        Finding.AUTH: "llmctl up   # the running gateway has another key than `llmctl key` prints",
-        Finding.TIMEOUT: "llmctl smoke-test --timeout 900; llmctl logs localai   # on the CPU?",
-        Finding.EMPTY: f"llmctl config render --diff   # template and stop words of {check.model}",
-        Finding.ERROR: f"llmctl logs {service}",
-        Finding.UNPROVEN: f"llmctl logs {service}",
-    }
-    return hints.get(finding, "")
-
-
-def is_unknown_model(reason: str) -> bool:
-    """LocalAI's and LiteLLM's words for a model that is not in their configuration."""
-    return reason.startswith('HTTP 404: model "') or "Invalid model name passed" in reason

@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from llmctl.errors import (
     DiskFullError,
@@ -64,131 +65,122 @@ def unreachable(error: Exception) -> EngineUnreachableError:
 
 
 def explain(doing: str, words: str, image: str | None = None) -> LlmctlError:
-    """The error for what the engine said; its own words are kept as evidence."""
-    for pattern, make in _KNOWN:
-        found = re.search(pattern, words, re.IGNORECASE)
+    """The error for what the engine said; its own words are kept as evidence.
+
+    Args:
+        doing: What was tried, as the end of "could not ...".
+        words: What the engine said.
+        image: The image it was about.
+    """
+    for known in _KNOWN:
+        found = re.search(known.pattern, words, re.IGNORECASE)
         if found:
-            return make(doing, words, found, image)
+            named = found[1] if found.re.groups else ""
+            facts = {"doing": doing, "image": image or "the image", "named": named}
+            facts["port"] = named.rpartition(":")[2]
+            return known.kind(
+                known.message.format(**facts), hint=known.hint.format(**facts), details=words
+            )
     return EngineError(f"could not {doing}", details=words)
 
 
-def _image_missing(image: str, words: str) -> ImageNotFoundError:
-    return ImageNotFoundError(
-        f"image not found: {image}",
-        hint="check `localai.image` and `litellm.image` in llmctl.yaml (llmctl config show --origin);"
-        "\na private image needs `docker login` first",
-        details=words,
-    )
+def _image_missing(image: str, words: str) -> LlmctlError:
+    return ImageNotFoundError(f"image not found: {image}", hint=_IMAGE_HINT, details=words)
 
 
-def _no_image(_doing: str, words: str, _match: re.Match[str], image: str | None) -> LlmctlError:
-    return _image_missing(image or "?", words)
+@dataclass(frozen=True)
+class _Known:
+    """Words of the engine, and the error they become.
+
+    Attributes:
+        pattern: Searched in the words; group 1 is `{named}` (and `{port}`, what follows its colon).
+        kind: Class of the error.
+        message: Format text over doing, image, named, port.
+        hint: The same for the next command.
+    """
+
+    pattern: str
+    kind: type[LlmctlError]
+    message: str
+    hint: str
 
 
-def _no_network(doing: str, words: str, _match: re.Match[str], image: str | None) -> LlmctlError:
-    return EngineError(
-        f"could not {doing}: the registry of {image or 'the image'} cannot be reached",
-        hint="check the network and the proxy of the Docker daemon; on a machine without network load"
-        "\nthe image first: docker load -i image.tar",
-        details=words,
-    )
-
-
-def _rate_limited(doing: str, words: str, _match: re.Match[str], _image: str | None) -> LlmctlError:
-    return EngineError(
-        f"could not {doing}: the registry's pull limit is reached",
-        hint="docker login   # a free account has a higher limit; or wait an hour",
-        details=words,
-    )
-
-
-def _no_gpu_driver(
-    _doing: str, words: str, _match: re.Match[str], _image: str | None
-) -> LlmctlError:
-    return EngineError(
-        "the Docker Engine cannot pass an NVIDIA GPU: it has no NVIDIA device driver",
-        hint="install nvidia-container-toolkit, then:\n"
-        "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker\n"
-        "or run without it: llmctl up --gpu none",
-        details=words,
-    )
-
-
-def _gpu_refused(_doing: str, words: str, _match: re.Match[str], _image: str | None) -> LlmctlError:
-    return EngineError(
-        "the NVIDIA driver refused the GPU that was asked for",
-        hint="nvidia-smi -L   # lists the GPUs; set gpu_devices to one of them, or leave it empty\n"
-        "or run without it: llmctl up --gpu none",
-        details=words,
-    )
-
-
-def _port_taken(_doing: str, words: str, match: re.Match[str], _image: str | None) -> LlmctlError:
-    return EngineError(
-        f"port {match[1]} is taken",
-        hint=f"docker ps --filter publish={match[1].rsplit(':', 1)[-1]}   # who has it?\n"
-        "or choose another: gateway.port or localai.port in llmctl.yaml",
-        details=words,
-    )
-
-
-def _disk_full(doing: str, words: str, _match: re.Match[str], _image: str | None) -> LlmctlError:
-    return DiskFullError(
-        f"could not {doing}: the disk of the Docker Engine is full",
-        hint="docker system df   # then: docker image prune",
-        details=words,
-    )
-
-
-def _mount_missing(
-    _doing: str, words: str, match: re.Match[str], _image: str | None
-) -> LlmctlError:
-    return EngineError(
-        f"the engine does not see {match[1]} on its host",
-        hint="a remote engine or Docker Desktop must share that directory with its containers",
-        details=words,
-    )
-
-
-def _no_device(_doing: str, words: str, match: re.Match[str], _image: str | None) -> LlmctlError:
-    return EngineError(
-        f"the engine's host has no device {match[1]}",
-        hint="ls -l /dev/kfd /dev/dri   # is the GPU's kernel driver loaded?\n"
-        "or run without it: llmctl up --gpu none",
-        details=words,
-    )
-
-
-def _name_taken(_doing: str, words: str, match: re.Match[str], _image: str | None) -> LlmctlError:
-    return EngineError(
-        f"a container named {match[1]} exists and is not llmctl's",
-        hint=f"set another `name:` in llmctl.yaml, or remove it: docker rm {match[1]}",
-        details=words,
-    )
-
-
+_IMAGE_HINT = (
+    "check `localai.image` and `litellm.image` in llmctl.yaml (llmctl config show --origin);\n"
+    "a private image needs `docker login` first"
+)
+_NO_GPU = "or run without it: llmctl up --gpu none"
+_PORT_HINT = (
+    "docker ps --filter publish={port}   # who has it?\n"
+    "or choose another: gateway.port or localai.port in llmctl.yaml"
+)
+# In this order: a text may fit several.
 _KNOWN = (
-    (r"no space left on device", _disk_full),
-    (r"could not select device driver", _no_gpu_driver),
-    (r"nvidia-container-cli: requirement error|unknown device|nvidia-container-cli", _gpu_refused),
-    (r"unresolvable CDI devices|failed to inject CDI", _gpu_refused),
-    (
-        r"(?:Bind for|exposing port TCP|listen tcp4?) ([\d.:]+\d).*(?:already allocated|in use)",
-        _port_taken,
+    _Known(
+        r"no space left on device",
+        DiskFullError,
+        "could not {doing}: the disk of the Docker Engine is full",
+        "docker system df   # then: docker image prune",
     ),
-    (r"listen tcp4? ([\d.:]+\d)", _port_taken),
-    (r"bind source path does not exist: (\S+)", _mount_missing),
-    (r"error gathering device information while adding custom device \"?([^\s\"]+)\"?", _no_device),
-    (r"container name \"?/?([\w.-]+)\"? is already in use", _name_taken),
-    (r"toomanyrequests|pull rate limit", _rate_limited),
-    (
-        r"manifest unknown|manifest for .* not found|repository does not exist|pull access denied",
-        _no_image,
+    _Known(
+        r"could not select device driver",
+        EngineError,
+        "the Docker Engine cannot pass an NVIDIA GPU: it has no NVIDIA device driver",
+        "install nvidia-container-toolkit, then:\n"
+        "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker\n"
+        + _NO_GPU,
     ),
-    (r"no such image", _no_image),
-    (
+    _Known(
+        r"unknown device|nvidia-container-cli|unresolvable CDI devices|failed to inject CDI",
+        EngineError,
+        "the NVIDIA driver refused the GPU that was asked for",
+        "nvidia-smi -L   # lists the GPUs; set gpu_devices to one of them, or leave it empty\n"
+        + _NO_GPU,
+    ),
+    _Known(
+        r"(?:Bind for|exposing port TCP) ([\d.:]+\d).*already allocated",
+        EngineError,
+        "port {named} is taken",
+        _PORT_HINT,
+    ),
+    _Known(r"listen tcp4? ([\d.:]+\d)", EngineError, "port {named} is taken", _PORT_HINT),
+    _Known(
+        r"bind source path does not exist: (\S+)",
+        EngineError,
+        "the engine does not see {named} on its host",
+        "a remote engine or Docker Desktop must share that directory with its containers",
+    ),
+    _Known(
+        r"error gathering device information while adding custom device \"?([^\s\"]+)\"?",
+        EngineError,
+        "the engine's host has no device {named}",
+        "ls -l /dev/kfd /dev/dri   # is the GPU's kernel driver loaded?\n" + _NO_GPU,
+    ),
+    _Known(
+        r"container name \"?/?([\w.-]+)\"? is already in use",
+        EngineError,
+        "a container named {named} exists and is not llmctl's",
+        "set another `name:` in llmctl.yaml, or remove it: docker rm {named}",
+    ),
+    _Known(
+        r"toomanyrequests|pull rate limit",
+        EngineError,
+        "could not {doing}: the registry's pull limit is reached",
+        "docker login   # a free account has a higher limit; or wait an hour",
+    ),
+    _Known(
+        r"manifest unknown|manifest for .* not found|repository does not exist|pull access denied"
+        r"|no such image",
+        ImageNotFoundError,
+        "image not found: {image}",
+        _IMAGE_HINT,
+    ),
+    _Known(
         r"no such host|dial tcp|connection refused|i/o timeout|network is unreachable|TLS handshake",
-        _no_network,
+        EngineError,
+        "could not {doing}: the registry of {image} cannot be reached",
+        "check the network and the proxy of the Docker daemon; on a machine without network load\n"
+        "the image first: docker load -i image.tar",
     ),
 )
 

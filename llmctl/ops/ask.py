@@ -14,8 +14,10 @@ from urllib.parse import unquote
 
 from llmctl import files, http
 from llmctl.core import chat, sight
+from llmctl.core.picture import Drawing, draw
 from llmctl.core.pictureformat import Format, picture_format
 from llmctl.core.sight import Finding
+from llmctl.core.smoke_report import is_unknown_model
 from llmctl.core.stack import Stack
 from llmctl.errors import LlmctlError, UnhealthyError, UsageError
 from llmctl.ops.endpoint import gateway_url
@@ -152,6 +154,12 @@ def load_pictures(
     return tuple(pictures)
 
 
+def drawn(drawing: Drawing) -> Picture:
+    """A drawing as a picture to ask about."""
+    data = draw(drawing.shape, drawing.colour)
+    return Picture(drawing.english, picture_format(data, drawing.english), data)
+
+
 def gateway(paths: StackPaths, stack: Stack) -> Hop:
     """Where a question goes; the engine is not asked, so this costs nothing.
 
@@ -233,7 +241,7 @@ def _read(source: str, most: int, stdin: Callable[[int], bytes], timeout: float)
     if source.lower().startswith("data:"):
         return _decoded(source)
     if _ADDRESS.fullmatch(source):
-        return http.fetch(source, limit=most, timeout=timeout)
+        return http.fetch(source, limit=MOST_BYTES, timeout=timeout)
     return files.head(Path(source), most + 1)
 
 
@@ -266,7 +274,7 @@ def _refused(model: str, outcome: chat.Refused | chat.Unanswered) -> LlmctlError
     hint = "llmctl status; llmctl logs litellm; llmctl logs"
     if verdict.finding is Finding.AUTH:
         hint = "llmctl up   # the running gateway has another key than `llmctl key` prints"
-    elif sight.is_unknown_model(verdict.reason):
+    elif is_unknown_model(verdict.reason):
         hint = f"llmctl up   # the running services do not know {model}"
     elif "context size" in words or "context window" in words or "context length" in words:
         hint = "llmctl up --set context=8192   # or fewer and smaller pictures"

@@ -46,5 +46,7 @@ def gateway_url(paths: StackPaths, stack: Stack, host_gateway: str | None = None
 def hops(paths: StackPaths, stack: Stack) -> tuple[Hop, ...]:
     """The way of a request, engine first: where each stage can be asked directly."""
     found = endpoints(paths, stack)
-    direct = [Hop("localai", f"{backend.url}/v1", None, backend.models) for backend in found.backends]
+    direct = [
+        Hop("engine", f"{backend.url}/v1", None, backend.models) for backend in found.backends
+    ]
     return (*direct, Hop("gateway", f"{found.gateway}/v1", found.key, found.models))

@@ -24,6 +24,7 @@ from llmctl.errors import LlmctlError, UnhealthyError
 
 POLL_S = 0.05
 STATE_EVERY_S = 0.5
+RESTARTS_SEEN = 3  # looks at a restarting container, half a second apart, before it is given up
 REQUEST_TIMEOUT_S = 10.0
 LOG_LINES = 25
 SIGKILLED = 137  # 128 + SIGKILL
@@ -193,6 +194,7 @@ def _one_token(model: str, endpoints: Endpoints, watch: Watch) -> None:
 def _poll(url: str, key: Secret | None, watch: Watch) -> None:
     """Ask until 200, looking at the container now and then; refused and 503 mean "not yet"."""
     look = 0.0
+    restarts = 0
     last = "no answer"
     while True:
         try:
@@ -205,7 +207,7 @@ def _poll(url: str, key: Secret | None, watch: Watch) -> None:
             last = f"HTTP {reply.status}: {reply.text[:200]}"
         now = time.monotonic()
         if now >= look:
-            _still_alive(watch)
+            restarts += _is_restarting(watch, restarts < RESTARTS_SEEN)
             look = now + STATE_EVERY_S
         if now >= watch.deadline_s:
             logs = last_lines(watch.engine, watch.container)
@@ -217,13 +219,19 @@ def _poll(url: str, key: Secret | None, watch: Watch) -> None:
         time.sleep(POLL_S)
 
 
-def _still_alive(watch: Watch) -> None:
-    """Raise when the container has ended or ends again and again."""
+def _is_restarting(watch: Watch, once_more: bool) -> bool:  # noqa: FBT001
+    """Whether the engine is starting the container again; raise when it has ended for good.
+
+    One restart may be the cure of what happened before we looked; with `once_more` false another one
+    is taken for a crash loop.
+    """
     found = watch.engine.inspect(watch.container)
     if found is None:
         raise UnhealthyError(f"{watch.container} was removed while it started", hint="llmctl up")
     if found.state in {"running", "created"}:
-        return
+        return False
+    if found.state == "restarting" and once_more:
+        return True
     code = f" with exit code {found.exit_code}" if found.exit_code is not None else ""
     killed = "\nexit code 137: it was killed, most often for want of memory" * (
         found.exit_code == SIGKILLED
@@ -238,7 +246,7 @@ def _still_alive(watch: Watch) -> None:
 def _died_or(error: http.UnreachableError, watch: Watch) -> LlmctlError:
     """The container's death as the cause of a broken request, or the broken request itself."""
     try:
-        _still_alive(watch)
+        _is_restarting(watch, once_more=False)
     except UnhealthyError as death:
         return death
     return error

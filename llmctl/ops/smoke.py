@@ -12,7 +12,8 @@ from llmctl.core import chat, sight
 from llmctl.core.capabilities import NOTHING_PROMISED, Capabilities
 from llmctl.core.events import Step
 from llmctl.core.picture import data_uri, two_drawings, unreadable
-from llmctl.core.sight import Check, Finding, Kind, SmokeReport
+from llmctl.core.sight import Check, Finding, Kind
+from llmctl.core.smoke_report import SmokeReport
 from llmctl.errors import UnhealthyError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Hop:
     """A place where the model can be asked.
 
     Attributes:
-        name: "localai" (directly) or "gateway" (through LiteLLM).
+        name: "engine" (directly) or "gateway" (through LiteLLM).
         base_url: Up to and including /v1.
         key: Sent as a bearer token.
         models: The models that can be asked there, None for all.

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from llmctl import host
 from llmctl.core.artifact import Artifact
-from llmctl.core.deployment import Deployment
+from llmctl.core.deployment import Deployment, RenderedFile
 from llmctl.core.events import Listener, Note
 from llmctl.core.hostfacts import GpuChoice
+from llmctl.core.llama_settings import llama_settings
+from llmctl.core.localai_config import load_strict
 from llmctl.core.observed import Observed
 from llmctl.core.plan import Plan, plan
 from llmctl.core.resolve import resolve
@@ -87,6 +89,9 @@ def survey(
         python=sys.executable,
     )
     deployment = resolve(stack, artifacts, around)
+    if info.kind == "process":
+        for text in unmapped(deployment.files):
+            listen(Note(text, warning=True))
     observed = look(paths, deployment, artifacts, engine)
     return Survey(
         paths, stack, artifacts, gpu, info, deployment, observed, plan(deployment, observed)
@@ -118,6 +123,18 @@ def look(
     return dataclasses.replace(
         observed, files=configure.hashes_on_disk(paths, deployment.files), models=present
     )
+
+
+def unmapped(files: tuple[RenderedFile, ...]) -> list[str]:
+    """What the rendered models say that llama.cpp's own server cannot be told."""
+    prompts = {file.path: file.content for file in files}
+    found = []
+    for path, content in prompts.items():
+        if path.startswith("models/") and path.endswith(".yaml"):
+            prompt = prompts.get(path.removesuffix(".yaml") + ".tmpl")
+            keys = llama_settings(load_strict(content), prompt).unmapped
+            found += [f"{path}: {key} has no counterpart without LocalAI" for key in keys]
+    return found
 
 
 def _key_digest(paths: StackPaths, stack: Stack) -> str | None:

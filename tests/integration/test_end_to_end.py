@@ -148,7 +148,7 @@ def test_the_examples_of_the_readme(stack: Stack, workbench: Workbench) -> None:
 def test_the_smoke_test_proves_sight_on_both_hops(stack: Stack) -> None:
     report = stack.json("smoke-test")
     assert report["ok"] is True
-    assert {check["hop"] for check in report["checks"]} == {"localai", "gateway"}
+    assert {check["hop"] for check in report["checks"]} == {"engine", "gateway"}
     assert {check["language"] for check in report["checks"]} >= {"en", "ja"}
     assert any(check["streaming"] for check in report["checks"])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llmctl.paths import builtin_templates
+from llmctl.paths import builtin_templates, bundled_directory
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,6 +31,8 @@ def test_the_wheel_carries_templates_and_catalogue_and_nothing_of_ours(wheel: Pa
     for template in builtin_templates().glob("*.j2"):
         assert f"llmctl/_templates/{template.name}" in names
     assert "llmctl/catalog.json" in names
+    for path in bundled_directory("canary").glob("*.*"):
+        assert f"llmctl/canary/{path.name}" in names
     outside = {name.split("/")[0] for name in names} - {"llmctl"}
     assert {name.rsplit(".", 1)[-1] for name in outside} == {"dist-info"}
 

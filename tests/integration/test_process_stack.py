@@ -185,3 +185,14 @@ def test_what_processes_cannot_do_is_said(stack: Stack, changed: str, message: s
     done = stack.run("plan")
     assert done.returncode == 3
     assert message in done.stderr
+
+
+def test_what_llama_cpp_cannot_be_told_is_said(stack: Stack) -> None:
+    stack.configure(
+        "engine: process\nmodels: [{model: models/ggml-model-q4_k.gguf, name: llava}]\n"
+    )
+    (stack.root / "templates").mkdir()
+    own = stack.ok("config", "templates", "localai-model.yaml.j2").stdout
+    changed = own.replace("mmap:", 'tensor_split: "1,1"\nmmap:')
+    (stack.root / "templates" / "localai-model.yaml.j2").write_text(changed, encoding="utf-8")
+    assert "models/llava.yaml: tensor_split has no counterpart" in stack.ok("plan").stderr

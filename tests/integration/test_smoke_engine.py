@@ -20,7 +20,8 @@ from llmctl.cli.main import run as llmctl
 from llmctl.core.capabilities import Capabilities
 from llmctl.core.events import silent
 from llmctl.core.secret import Secret
-from llmctl.core.sight import Finding, Kind, SmokeReport
+from llmctl.core.sight import Finding, Kind
+from llmctl.core.smoke_report import SmokeReport
 from llmctl.ops.models import load_catalog
 from llmctl.ops.smoke import Hop, run
 from llmctl.paths import bundled_directory
@@ -150,7 +151,7 @@ def without_data_prefix(body: dict[str, Any]) -> None:
 
 def examine(url: str, change: Callable[[dict[str, Any]], None] | None = None) -> SmokeReport:
     with ExitStack() as stack:
-        hops = [Hop("localai", f"{url}/v1")]
+        hops = [Hop("engine", f"{url}/v1")]
         if change is not None:
             gateway = stack.enter_context(peer(forward(url, change)))
             hops.append(Hop("gateway", f"{gateway.url}/v1"))
@@ -173,7 +174,7 @@ def test_a_model_that_sees_is_proven_directly_and_through_a_gateway(models: Path
     words = [c for c in report.checks if c.kind in (Kind.TEXT, Kind.CONTROL)]
     assert {c.answer.strip() for c in words} == {WITHOUT_PICTURE}
     # So few tokens could be a marker's text: it was asked, once, and directly.
-    assert found(report, "localai", Kind.UNREADABLE) == {Finding.OK}
+    assert found(report, "engine", Kind.UNREADABLE) == {Finding.OK}
     assert found(report, "gateway", Kind.UNREADABLE) == set()
 
 
@@ -201,7 +202,7 @@ def test_a_missing_projector_is_blindness_of_localai(models: Path) -> None:
     with localai(models) as url:
         report = examine(url, pass_on)
     assert not report.ok
-    for hop in ("localai", "gateway"):
+    for hop in ("engine", "gateway"):
         assert found(report, hop, Kind.PICTURE) == {Finding.BLIND}
         assert found(report, hop, Kind.TEXT) == {Finding.OK}
     assert {c.answer.strip() for c in report.checks if c.kind is Kind.PICTURE} == {WITHOUT_PICTURE}
@@ -214,7 +215,7 @@ def test_a_picture_that_localai_refuses_in_silence_is_blindness_of_the_gateway(
 ) -> None:
     with localai(models) as url:
         report = examine(url, without_data_prefix)
-    assert found(report, "localai", Kind.PICTURE) == {Finding.OK}
+    assert found(report, "engine", Kind.PICTURE) == {Finding.OK}
     assert found(report, "gateway", Kind.PICTURE) == {Finding.BLIND}
     (hint,) = report.hints
     assert "the gateway loses the picture" in hint
@@ -225,11 +226,11 @@ def test_a_promise_that_is_not_kept_fails(models: Path) -> None:
     promised = {"llava": Capabilities(colour=True, shape=True, admits_no_picture=True)}
     with localai(models) as url:
         report = run(
-            [Hop("localai", f"{url}/v1")], ["llava"], timeout=60, listen=silent, require=promised
+            [Hop("engine", f"{url}/v1")], ["llava"], timeout=60, listen=silent, require=promised
         )
-    assert found(report, "localai", Kind.PICTURE) == {Finding.WRONG}
-    assert found(report, "localai", Kind.CONTROL) == {Finding.WRONG, Finding.OK}
-    assert found(report, "localai", Kind.TEXT) == {Finding.OK}
+    assert found(report, "engine", Kind.PICTURE) == {Finding.WRONG}
+    assert found(report, "engine", Kind.CONTROL) == {Finding.WRONG, Finding.OK}
+    assert found(report, "engine", Kind.TEXT) == {Finding.OK}
 
 
 @pytest.mark.parametrize("template", ["vicuna", "tokenizer"])
@@ -243,7 +244,7 @@ def test_the_canary_keeps_its_promise(tmp_path: Path, template: str) -> None:
         assert llmctl([*command, "-C", str(tmp_path)]) == 0
     with localai(tmp_path / "models") as url:
         report = run(
-            [Hop("localai", f"{url}/v1")],
+            [Hop("engine", f"{url}/v1")],
             ["canary"],
             timeout=60,
             listen=silent,
@@ -259,7 +260,7 @@ def test_a_missing_template_fails(models: Path) -> None:
     (models / "llava.tmpl").unlink()
     with localai(models) as url:
         report = examine(url)
-    assert found(report, "localai", Kind.PICTURE) != {Finding.OK}
+    assert found(report, "engine", Kind.PICTURE) != {Finding.OK}
     assert not report.ok
 
 
@@ -272,13 +273,13 @@ def test_a_missing_backend_is_named_with_its_remedy(models: Path) -> None:
     assert "in cooldown" in report.checks[1].verdict.reason
     assert report.hints == (
         "llmctl up   # puts LocalAI's backend into its volume",
-        "llmctl logs localai   # LocalAI waits after a failed load; the log tells why it failed",
+        "llmctl logs   # LocalAI waits after a failed load; the log tells why it failed",
     )
 
 
 def test_a_model_that_does_not_exist_is_an_error(models: Path) -> None:
     with localai(models) as url:
-        hop = Hop("localai", f"{url}/v1")
+        hop = Hop("engine", f"{url}/v1")
         report = run([hop], ["moondream"], timeout=60, listen=silent)
     assert {c.verdict.finding for c in report.checks} == {Finding.ERROR}
     assert "HTTP 404" in report.checks[0].verdict.reason
@@ -287,8 +288,8 @@ def test_a_model_that_does_not_exist_is_an_error(models: Path) -> None:
 
 def test_a_key_that_localai_wants(models: Path) -> None:
     with localai(models, LOCALAI_API_KEY="sk-local") as url:
-        without = run([Hop("localai", f"{url}/v1")], ["llava"], timeout=60, listen=silent)
-        hop = Hop("localai", f"{url}/v1", Secret("sk-local"))
+        without = run([Hop("engine", f"{url}/v1")], ["llava"], timeout=60, listen=silent)
+        hop = Hop("engine", f"{url}/v1", Secret("sk-local"))
         with_key = run([hop], ["llava"], timeout=60, listen=silent)
     assert {c.verdict.finding for c in without.checks} == {Finding.AUTH}
     assert with_key.ok, with_key.document()

@@ -118,6 +118,30 @@ def test_a_container_that_died_is_named_with_its_last_lines(engine: FakeEngine) 
     assert (caught.value.details or "").endswith("Killed")
 
 
+def test_a_container_that_is_just_being_restarted_gets_its_chance(engine: FakeEngine) -> None:
+    found = engine.containers["s-localai"]
+    running = found.seen
+    found.seen = dataclasses.replace(running, state="restarting")
+
+    def answer(request: Request) -> Response:
+        if found.seen.state == "restarting":
+            found.seen = running
+            return Response(503)
+        return script(request)
+
+    script = Script()
+    with peer(answer) as service:
+        wait_for("localai", endpoints(service.url), watch(engine))
+
+
+def test_a_crash_loop_is_given_up_long_before_the_deadline(engine: FakeEngine) -> None:
+    found = engine.containers["s-localai"]
+    found.seen = dataclasses.replace(found.seen, state="restarting")
+    url = f"http://127.0.0.1:{closed_port()}"
+    with pytest.raises(UnhealthyError, match="died while it started .state restarting"):
+        wait_for("localai", endpoints(url), watch(engine, budget_s=600))
+
+
 def test_the_deadline_names_what_came_last(engine: FakeEngine) -> None:
     with (
         peer(Script(**{"GET /readyz": Response(503, b"starting")})) as found,

@@ -14,9 +14,7 @@ from llmctl.core.sight import (
     Check,
     Finding,
     Kind,
-    SmokeReport,
     Verdict,
-    advise,
     in_doubt,
     judge_control,
     judge_picture,
@@ -25,6 +23,7 @@ from llmctl.core.sight import (
     marker_tokens,
     picture_tokens,
 )
+from llmctl.core.smoke_report import SmokeReport, advise
 
 NAMES_BOTH = Capabilities(colour=True, shape=True)
 DRAWING = Drawing(Shape.CIRCLE, Colour.RED)
@@ -215,19 +214,19 @@ def check(
 
 
 @pytest.mark.parametrize(
-    ("localai", "gateway", "words"),
+    ("engine", "gateway", "words"),
     [
         (Finding.OK, Finding.BLIND, "the gateway loses the picture"),
-        (Finding.BLIND, Finding.BLIND, "LocalAI does not see"),
-        (Finding.BLIND, Finding.OK, "LocalAI does not see"),
+        (Finding.BLIND, Finding.BLIND, "the engine does not see"),
+        (Finding.BLIND, Finding.OK, "the engine does not see"),
         (None, Finding.BLIND, "--hop both"),
         (Finding.BLIND, None, "models/llava.yaml"),
     ],
 )
 def test_a_lost_picture_is_pinned_to_its_hop(
-    localai: Finding | None, gateway: Finding | None, words: str
+    engine: Finding | None, gateway: Finding | None, words: str
 ) -> None:
-    found = {"localai": localai, "gateway": gateway}
+    found = {"engine": engine, "gateway": gateway}
     hints = advise([check(hop, finding) for hop, finding in found.items() if finding])
     assert len(hints) == 1
     assert words in hints[0]
@@ -236,24 +235,24 @@ def test_a_lost_picture_is_pinned_to_its_hop(
 @pytest.mark.parametrize(
     ("hop", "finding", "reason", "words"),
     [
-        ("localai", Finding.ERROR, "HTTP 500: backend not found: llama-cpp", "llmctl up"),
-        ("localai", Finding.ERROR, "HTTP 500: oops", "llmctl logs localai"),
-        ("localai", Finding.ERROR, 'HTTP 404: model "llava" not found.', "llmctl up"),
+        ("engine", Finding.ERROR, "HTTP 500: backend not found: llama-cpp", "llmctl up"),
+        ("engine", Finding.ERROR, "HTTP 500: oops", "llmctl logs"),
+        ("engine", Finding.ERROR, 'HTTP 404: model "llava" not found.', "llmctl up"),
         (
             "gateway",
             Finding.ERROR,
             "HTTP 400: /chat/completions: Invalid model name passed in model=llava.",
             "llmctl up",
         ),
-        ("gateway", Finding.ERROR, "HTTP 503: load is in cooldown", "llmctl logs localai"),
+        ("gateway", Finding.ERROR, "HTTP 503: load is in cooldown", "llmctl logs"),
         ("gateway", Finding.ERROR, "HTTP 500: oops", "llmctl logs litellm"),
         ("gateway", Finding.AUTH, "HTTP 400: No connected db.", "llmctl key"),
-        ("localai", Finding.AUTH, "HTTP 401", "LOCALAI_API_KEY"),
+        ("engine", Finding.AUTH, "HTTP 401", "LOCALAI_API_KEY"),
         ("gateway", Finding.UNREACHABLE, "refused", "llmctl up"),
-        ("localai", Finding.TIMEOUT, "late", "--timeout"),
-        ("localai", Finding.EMPTY, "empty", "template"),
-        ("localai", Finding.UNPROVEN, "not counted", "llmctl logs localai"),
-        ("localai", Finding.WRONG, "blue", "llmctl models verify"),
+        ("engine", Finding.TIMEOUT, "late", "--timeout"),
+        ("engine", Finding.EMPTY, "empty", "template"),
+        ("engine", Finding.UNPROVEN, "not counted", "llmctl logs"),
+        ("engine", Finding.WRONG, "blue", "llmctl models verify"),
     ],
 )
 def test_every_failure_has_a_next_step(hop: str, finding: Finding, reason: str, words: str) -> None:
@@ -262,14 +261,14 @@ def test_every_failure_has_a_next_step(hop: str, finding: Finding, reason: str, 
 
 
 def test_no_failure_needs_no_step() -> None:
-    assert advise([check("localai", Finding.OK)]) == ()
+    assert advise([check("engine", Finding.OK)]) == ()
 
 
 def test_models_are_advised_one_by_one() -> None:
     hints = advise(
         [
-            check("localai", Finding.OK, model="sees"),
-            check("localai", Finding.BLIND, model="blind"),
+            check("engine", Finding.OK, model="sees"),
+            check("engine", Finding.BLIND, model="blind"),
             check("gateway", Finding.BLIND, model="sees"),
         ]
     )
@@ -279,15 +278,15 @@ def test_models_are_advised_one_by_one() -> None:
 
 
 def test_a_report_is_ok_only_when_all_of_it_is() -> None:
-    good, bad = check("localai", Finding.OK), check("gateway", Finding.BLIND)
+    good, bad = check("engine", Finding.OK), check("gateway", Finding.BLIND)
     assert SmokeReport((good,)).ok
     assert not SmokeReport((good, bad)).ok
     assert not SmokeReport(()).ok
 
 
 def test_verdict() -> None:
-    good, bad = check("localai", Finding.OK), check("gateway", Finding.BLIND)
-    assert SmokeReport((good, good)).verdict == "sees: all 2 checks passed (localai)"
+    good, bad = check("engine", Finding.OK), check("gateway", Finding.BLIND)
+    assert SmokeReport((good, good)).verdict == "sees: all 2 checks passed (engine)"
     assert SmokeReport((good, bad, bad)).verdict == "2 of 3 checks failed: gateway blind"
     assert SmokeReport(()).verdict == "nothing was checked"
 
@@ -295,7 +294,7 @@ def test_verdict() -> None:
 def test_the_document_is_json_and_whole() -> None:
     long = "A red circle. " * 50
     one = check(
-        "localai",
+        "engine",
         Finding.OK,
         outcome=Answered(long, finish="length", prompt_tokens=596, completion_tokens=48),
         drawing=DRAWING,
@@ -311,7 +310,7 @@ def test_the_document_is_json_and_whole() -> None:
     assert document["hints"]
     first, second = document["checks"]
     assert first == {
-        "hop": "localai",
+        "hop": "engine",
         "model": "llava",
         "check": "picture",
         "language": "en",

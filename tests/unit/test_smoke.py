@@ -22,7 +22,8 @@ from llmctl.core.chat import Answered
 from llmctl.core.events import Event, Step, silent
 from llmctl.core.picture import RGB
 from llmctl.core.secret import Secret
-from llmctl.core.sight import Finding, Kind, SmokeReport
+from llmctl.core.sight import Finding, Kind
+from llmctl.core.smoke_report import SmokeReport
 from llmctl.ops import smoke
 from llmctl.ops.smoke import Hop, run
 from tests.peer import Peer, Request, Response, as_events, as_json, closed_port, peer
@@ -111,7 +112,7 @@ def examine(
     """Run the smoke test against scripted hops."""
     with ExitStack() as stack:
         peers, hops = [], []
-        for name, answer, key in (("localai", localai, None), ("gateway", gateway, KEY)):
+        for name, answer, key in (("engine", localai, None), ("gateway", gateway, KEY)):
             if answer is not None:
                 peers.append(stack.enter_context(peer(answer)))
                 hops.append(Hop(name, f"{peers[-1].url}/v1", key))
@@ -138,7 +139,7 @@ def test_a_model_that_sees_passes_everywhere() -> None:
         "picture ja",
         "picture en stream",
     ]
-    assert findings(report) == [(hop, n, "ok") for hop in ("localai", "gateway") for n in names]
+    assert findings(report) == [(hop, n, "ok") for hop in ("engine", "gateway") for n in names]
     assert all(r.path == "/v1/chat/completions" for p in peers for r in p.requests)
     assert [len(p.requests) for p in peers] == [7, 7]
     pictures = [c for c in report.checks if c.kind is Kind.PICTURE]
@@ -204,7 +205,7 @@ def test_a_blind_engine_is_named() -> None:
     found = {c.verdict.finding for c in report.checks if c.kind is Kind.PICTURE}
     assert found == {Finding.BLIND}
     assert {c.verdict.finding for c in report.checks if c.kind is not Kind.PICTURE} == {Finding.OK}
-    assert "LocalAI does not see" in report.hints[0]
+    assert "the engine does not see" in report.hints[0]
 
 
 def test_a_gateway_that_loses_pictures_is_named() -> None:
@@ -225,16 +226,16 @@ def test_the_text_of_a_marker_is_not_taken_for_a_picture() -> None:
     blind = Model(picture_tokens=40, looks=False)
     report, _ = examine(blind, blind)
     found = {(c.hop, c.kind): c.verdict.finding for c in report.checks}
-    assert found["localai", Kind.UNREADABLE] is Finding.BLIND
-    assert found["localai", Kind.PICTURE] is found["gateway", Kind.PICTURE] is Finding.BLIND
-    assert found["localai", Kind.CONTROL] is Finding.OK
-    assert "LocalAI does not see" in report.hints[0]
+    assert found["engine", Kind.UNREADABLE] is Finding.BLIND
+    assert found["engine", Kind.PICTURE] is found["gateway", Kind.PICTURE] is Finding.BLIND
+    assert found["engine", Kind.CONTROL] is Finding.OK
+    assert "the engine does not see" in report.hints[0]
 
 
 def test_an_encoder_with_few_tokens_is_believed_once_it_refuses_garbage() -> None:
     report, (localai, gateway) = examine(Model(picture_tokens=36), Model(picture_tokens=36))
     assert report.ok
-    assert findings(report)[3] == ("localai", "unreadable picture en", "ok")
+    assert findings(report)[3] == ("engine", "unreadable picture en", "ok")
     # Asked once a model: through the gateway the error would count against the engine.
     assert [len(p.requests) for p in (localai, gateway)] == [8, 7]
 
@@ -242,12 +243,12 @@ def test_an_encoder_with_few_tokens_is_believed_once_it_refuses_garbage() -> Non
 def test_a_hop_where_nobody_listens_is_left_at_once_and_the_next_one_asked() -> None:
     with peer(Model()) as server:
         hops = [
-            Hop("localai", f"http://127.0.0.1:{closed_port()}/v1"),
+            Hop("engine", f"http://127.0.0.1:{closed_port()}/v1"),
             Hop("gateway", f"{server.url}/v1"),
         ]
         report = run(hops, ["one", "two"], timeout=5, listen=silent)
-    assert findings(report)[0] == ("localai", "text en", "unreachable")
-    assert [c.hop for c in report.checks].count("localai") == 1
+    assert findings(report)[0] == ("engine", "text en", "unreachable")
+    assert [c.hop for c in report.checks].count("engine") == 1
     assert [c.ok for c in report.checks].count(True) == 14
     assert "llmctl up" in report.hints[0]
 
@@ -270,12 +271,12 @@ def test_one_failure_does_not_stop_the_rest() -> None:
 def test_a_hop_is_asked_for_its_own_models_only() -> None:
     with peer(Model()) as server:
         hops = [
-            Hop("localai", f"{server.url}/v1", models=("two",)),
+            Hop("engine", f"{server.url}/v1", models=("two",)),
             Hop("gateway", f"{server.url}/v1"),
         ]
         report = run(hops, ["one", "two"], timeout=5, listen=silent)
     asked = {(check.hop, check.model) for check in report.checks}
-    assert asked == {("localai", "two"), ("gateway", "one"), ("gateway", "two")}
+    assert asked == {("engine", "two"), ("gateway", "one"), ("gateway", "two")}
 
 
 def test_a_wrong_key_is_named() -> None:
@@ -293,7 +294,7 @@ def test_an_error_inside_a_stream_fails() -> None:
         return Model()(request)
 
     report, _ = examine(answer)
-    assert findings(report)[-1] == ("localai", "picture en stream", "error")
+    assert findings(report)[-1] == ("engine", "picture en stream", "error")
     assert report.checks[-1].verdict.reason == "HTTP 200: backend not found: llama-cpp"
 
 
@@ -330,8 +331,8 @@ def test_a_slow_answer_is_a_timeout_and_the_rest_goes_on(
 def test_every_question_is_announced() -> None:
     heard: list[Event] = []
     examine(Model(), listen=heard.append)
-    assert heard[0] == Step("localai: llava: text, en")
-    assert heard[-1] == Step("localai: llava: picture, en, streamed")
+    assert heard[0] == Step("engine: llava: text, en")
+    assert heard[-1] == Step("engine: llava: picture, en, streamed")
     assert len(heard) == 7
 
 
@@ -397,15 +398,15 @@ def _answer(model: Model, request: Request) -> Response:
 @pytest.fixture
 def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """A stack directory whose hops are two scripted servers; change them before the run."""
-    servers: dict[str, Any] = {"localai": Model(), "gateway": Model()}
+    servers: dict[str, Any] = {"engine": Model(), "gateway": Model()}
     (tmp_path / "llmctl.yaml").write_text("models: [llava, {source: llava, name: second}]\n")
     monkeypatch.chdir(tmp_path)
     with (
-        peer(lambda request: _answer(servers["localai"], request)) as localai,
+        peer(lambda request: _answer(servers["engine"], request)) as localai,
         peer(lambda request: _answer(servers["gateway"], request)) as gateway,
     ):
         servers["peers"] = (localai, gateway)
-        hops = (Hop("localai", f"{localai.url}/v1"), Hop("gateway", f"{gateway.url}/v1", KEY))
+        hops = (Hop("engine", f"{localai.url}/v1"), Hop("gateway", f"{gateway.url}/v1", KEY))
         monkeypatch.setattr("llmctl.ops.endpoint.hops", lambda *_: hops)
         yield servers
 
@@ -414,7 +415,7 @@ def test_command_passes(stack: dict[str, Any], capsys: pytest.CaptureFixture[str
     del stack
     assert llmctl(["smoke-test"]) == 0
     printed = capsys.readouterr()
-    assert "sees: all 28 checks passed (localai and gateway)" in printed.out
+    assert "sees: all 28 checks passed (engine and gateway)" in printed.out
     assert "second" in printed.out  # with two models, a column names them
     assert "-> localai: llava: text, en" in printed.err
 
@@ -432,14 +433,14 @@ def test_command_fails_with_5_and_says_what_next(
 def test_command_in_json_prints_one_document(
     stack: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stack["localai"] = stack["gateway"] = Model(picture_tokens=0)
+    stack["engine"] = stack["gateway"] = Model(picture_tokens=0)
     assert llmctl(["smoke-test", "-o", "json", "-m", "second"]) == 5
     document = json.loads(capsys.readouterr().out)
     assert document["ok"] is False
     assert {c["model"] for c in document["checks"]} == {"second"}
 
 
-@pytest.mark.parametrize(("hop", "asked"), [("localai", [True, False]), ("gateway", [False, True])])
+@pytest.mark.parametrize(("hop", "asked"), [("engine", [True, False]), ("gateway", [False, True])])
 def test_command_asks_one_hop(
     stack: dict[str, Any], capsys: pytest.CaptureFixture[str], hop: str, asked: list[bool]
 ) -> None:
