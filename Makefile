@@ -13,6 +13,7 @@ demo: local                 ## a tiny model that really sees: no Docker, no GPU,
 	$(BIN)/llmctl up -C demo
 	$(BIN)/llmctl smoke-test -C demo
 	$(BIN)/llmctl demo -C demo
+	@echo "it runs on; stop it with: $(BIN)/llmctl down -C demo"
 
 test: venv lint             ## ruff, mypy, import-linter and the tests
 	$(BIN)/python -m pytest

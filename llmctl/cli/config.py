@@ -9,6 +9,7 @@ import typer
 from llmctl.cli.options import (
     HERE,
     DirectoryOption,
+    EngineOption,
     FileOption,
     GpuOption,
     OutputOption,
@@ -32,6 +33,7 @@ def render(
     file: FileOption = None,
     sets: SetOption = None,
     gpu: GpuOption = None,
+    engine: EngineOption = None,
     output: OutputOption = Mode.HUMAN,
     stdout: Annotated[
         bool, typer.Option("--stdout", help="Print the files, write nothing.")
@@ -51,7 +53,7 @@ def render(
     from llmctl.ops.render import render_stack
 
     out = Output(output)
-    paths, resolved = load(directory, file, sets, gpu)
+    paths, resolved = load(directory, file, sets, gpu, engine)
     with out.listening() as listen:
         rendered = render_stack(paths, resolved.stack, listen)
         if stdout:

@@ -9,6 +9,7 @@ import typer
 from llmctl.cli.options import (
     HERE,
     DirectoryOption,
+    EngineOption,
     FileOption,
     GpuOption,
     OutputOption,
@@ -32,6 +33,7 @@ def up(
     file: FileOption = None,
     sets: SetOption = None,
     gpu: GpuOption = None,
+    engine: EngineOption = None,
     output: OutputOption = Mode.HUMAN,
     no_pull: Annotated[
         bool, typer.Option("--no-pull", help="Fail instead of pulling missing model files.")
@@ -50,10 +52,10 @@ def up(
     from llmctl.ops import up as ops
 
     if dry_run:
-        plan(directory, file, sets, gpu, output)
+        plan(directory, file, sets, gpu, engine, output)
         return
     out = Output(output)
-    paths, resolved = load(directory, file, sets, gpu)
+    paths, resolved = load(directory, file, sets, gpu, engine)
     stack = resolved.stack
     with out.listening() as listen:
         result = ops.up(
@@ -102,6 +104,7 @@ def plan(
     file: FileOption = None,
     sets: SetOption = None,
     gpu: GpuOption = None,
+    engine: EngineOption = None,
     output: OutputOption = Mode.HUMAN,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit 4 when something would change.")
@@ -114,7 +117,7 @@ def plan(
     from llmctl.ops.survey import survey
 
     out = Output(output)
-    paths, resolved = load(directory, file, sets, gpu)
+    paths, resolved = load(directory, file, sets, gpu, engine)
     with out.listening() as listen:
         found = survey(
             paths, resolved.stack, engines.connect(paths, resolved.stack), connect_hub(), listen

@@ -35,4 +35,8 @@ GpuOption = Annotated[
     str | None,
     typer.Option("--gpu", metavar="KIND", help="auto, none, nvidia, amd, intel or vulkan."),
 ]
+EngineOption = Annotated[
+    str | None,
+    typer.Option("--engine", metavar="KIND", help="auto, docker, or process (no containers)."),
+]
 HERE = Path()

@@ -11,10 +11,16 @@ from llmctl.paths import StackPaths
 
 
 def load(
-    directory: Path, file: Path | None, sets: Sequence[str] | None = None, gpu: str | None = None
+    directory: Path,
+    file: Path | None,
+    sets: Sequence[str] | None = None,
+    gpu: str | None = None,
+    engine: str | None = None,
 ) -> tuple[StackPaths, Resolved]:
     """The stack that the options of a command mean; flags win over the environment and the file."""
     flags = parse_sets(sets or ())
     if gpu is not None:
         flags["gpu"] = ("--gpu", gpu)
+    if engine is not None:
+        flags["engine"] = ("--engine", engine)
     return load_stack(directory, file, flags)

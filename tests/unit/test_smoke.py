@@ -417,7 +417,7 @@ def test_command_passes(stack: dict[str, Any], capsys: pytest.CaptureFixture[str
     printed = capsys.readouterr()
     assert "sees: all 28 checks passed (engine and gateway)" in printed.out
     assert "second" in printed.out  # with two models, a column names them
-    assert "-> localai: llava: text, en" in printed.err
+    assert "-> engine: llava: text, en" in printed.err
 
 
 def test_command_fails_with_5_and_says_what_next(
