@@ -57,7 +57,8 @@ def unreachable(error: Exception) -> EngineUnreachableError:
     else:
         hint = (
             "sudo systemctl start docker   # or start Docker Desktop\n"
-            "not installed yet? Debian and Ubuntu: sudo apt-get install docker.io"
+            "not installed yet? Debian and Ubuntu: sudo apt-get install docker.io\n"
+            "no Docker at all: pip install 'llmctl[local]', then: llmctl up --engine process"
         )
     return EngineUnreachableError(
         f"no Docker Engine answers at {where}", hint=hint, details=_last_cause(text)
