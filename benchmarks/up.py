@@ -1,6 +1,6 @@
 """`up`: with nothing to do against docker-compose, and how long it lingers after the last answer.
 
-    DOCKER_HOST=... python benchmarks/up.py
+    DOCKER_HOST=... python benchmarks/up.py [PATH_OF_LLMCTL]
 
 Needs a Docker Engine, docker-compose (Debian's package, or the plugin of `docker compose`), and builds
 the test images where they are missing; the services are the real LiteLLM proxy and the stand-in of
@@ -30,7 +30,8 @@ from tests.world import images
 
 RUNS = 11
 STARTS = 5
-OURS = str(Path(sys.executable).parent / "llmctl")
+# An installation as users have it (`pipx install .`), or the one of this environment.
+OURS = sys.argv[1] if len(sys.argv) > 1 else str(Path(sys.executable).parent / "llmctl")
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -82,7 +83,8 @@ def compose_file(stack: Stack) -> Path:
                 f"{m['Source']}:{m['Destination']}" for m in found["Mounts"] if m["Type"] == "bind"
             ],
             "ports": [
-                f"{b['HostIp']}:{b['HostPort']}:{inner.split('/')[0]}"
+                # Beside ours, so that the runs can alternate.
+                f"{b['HostIp']}:{int(b['HostPort']) + 1000}:{inner.split('/')[0]}"
                 for inner, bindings in ports.items()
                 for b in bindings
             ],
@@ -101,7 +103,7 @@ def main() -> None:
         compose.append("compose")
     with closing(docker.from_env(timeout=600)) as client:
         images.ensure(client, say=print)
-    with tempfile.TemporaryDirectory() as scratch, workbench(Path(scratch, "world")) as bench:
+    with tempfile.TemporaryDirectory() as scratch, workbench() as bench:
         root = Path(scratch, "stack")
         root.mkdir()
         stack = bench.stack(root, "llmctl-bench")
@@ -115,8 +117,6 @@ def main() -> None:
                 )
 
             file = compose_file(stack)
-            noop = [timed(ours) for _ in range(RUNS)]
-            stack.ok("down")
             theirs_command = [*compose, "-f", str(file), "-p", "bench", "up", "-d"]
 
             def theirs() -> None:
@@ -124,8 +124,12 @@ def main() -> None:
                     theirs_command, env=stack.environment, check=True, capture_output=True
                 )
 
+            ours()
             theirs()
-            peer = [timed(theirs) for _ in range(RUNS)]
+            noop, peer = [], []
+            for _ in range(RUNS):
+                noop.append(timed(ours))
+                peer.append(timed(theirs))
             subprocess.run(
                 [*compose, "-f", str(file), "-p", "bench", "down"], check=True, capture_output=True
             )

@@ -120,19 +120,18 @@ def _usable_cores(root: Path) -> int:
 
 
 def _allowed_cores(root: Path) -> int:
-    import psutil
-
-    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    if not hasattr(os, "sched_getaffinity"):  # macOS
-        return physical
-    allowed = os.sched_getaffinity(0)
+    """Physical cores within this process's affinity, where the system tells either."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()  # macOS
     topology = [
         (_text(cpu / "physical_package_id"), _text(cpu / "core_id"))
         for cpu in (root / f"sys/devices/system/cpu/cpu{n}/topology" for n in allowed)
     ]
-    if any(core is None for _, core in topology):
-        return min(physical, len(allowed))
-    return len(set(topology))
+    if topology and all(core is not None for _, core in topology):
+        return len(set(topology))
+    import psutil  # only now: Linux has told all there is to know
+
+    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    return min(physical, len(allowed)) if allowed else physical
 
 
 def _cpu_quota(root: Path) -> float | None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llmctl.core.picture import Drawing
+    from llmctl.core.services import Hop
     from llmctl.ops.ask import Answer
-    from llmctl.ops.smoke import Hop
 
 COLUMNS = 32
 PICTURE = "demo.png"  # in .llmctl/

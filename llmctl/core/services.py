@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llmctl.core.hostfacts import GpuChoice, HostFacts
+from llmctl.core.secret import Secret
 from llmctl.core.stack import Stack
 
 LOCALAI = "localai"
@@ -36,6 +37,23 @@ class Backend:
     def url(self) -> str:
         """Its base URL from the host, without /v1."""
         return f"http://127.0.0.1:{self.port}"
+
+
+@dataclass(frozen=True)
+class Hop:
+    """A place where the model can be asked.
+
+    Attributes:
+        name: "engine" (directly) or "gateway" (through LiteLLM).
+        base_url: Up to and including /v1.
+        key: Sent as a bearer token.
+        models: The models that can be asked there, None for all.
+    """
+
+    name: str
+    base_url: str
+    key: Secret | None = None
+    models: tuple[str, ...] | None = None
 
 
 def backends(stack: Stack, engine: str) -> tuple[Backend, ...]:

@@ -265,11 +265,6 @@ class ProcessEngine:
         return place
 
 
-def local_parts_missing() -> list[str]:
-    """The distributions a process engine needs and this environment lacks."""
-    return [name for name in ("xllamacpp", "litellm") if _version(name) is None]
-
-
 def _version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)

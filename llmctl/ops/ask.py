@@ -16,13 +16,13 @@ from llmctl import files, http
 from llmctl.core import chat, sight
 from llmctl.core.picture import Drawing, draw
 from llmctl.core.pictureformat import Format, picture_format
+from llmctl.core.services import Hop
 from llmctl.core.sight import Finding
 from llmctl.core.smoke_report import is_unknown_model
 from llmctl.core.stack import Stack
 from llmctl.errors import LlmctlError, UnhealthyError, UsageError
 from llmctl.ops.endpoint import gateway_url
 from llmctl.ops.keys import key_in_use
-from llmctl.ops.smoke import Hop
 from llmctl.paths import StackPaths
 
 STDIN = "-"

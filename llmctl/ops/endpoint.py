@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from llmctl.core.services import backends
+from llmctl.core.services import Hop, backends
 from llmctl.core.stack import LOOPBACK, Stack
 from llmctl.ops.engines import connect, kind_of
 from llmctl.ops.keys import key_in_use
 from llmctl.ops.readiness import Endpoints
-from llmctl.ops.smoke import Hop
 from llmctl.paths import StackPaths
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound

@@ -1,12 +1,18 @@
-"""The engine a stack asks for, or the one that is there."""
+"""The engine a stack asks for, or the one that is there.
+
+The process engine is imported where it is asked for: a no-op `up` on Docker needs none of it.
+"""
 
 from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 from llmctl.core.observed import Observed
 from llmctl.core.stack import Stack
 from llmctl.engine.base import Engine
 from llmctl.engine.docker import DockerEngine
-from llmctl.engine.process import ProcessEngine, local_parts_missing
 from llmctl.errors import EngineUnreachableError
 from llmctl.paths import StackPaths
 
@@ -20,24 +26,34 @@ def connect(paths: StackPaths, stack: Stack) -> Engine:
     Raises:
         EngineUnreachableError: with "auto", where neither is to be had.
     """
-    local = ProcessEngine(paths.processes)
     if stack.engine == "process":
-        return local
+        return _processes(paths)
     docker = DockerEngine()
     if stack.engine == "docker":
         return docker
-    if local.observe(stack.name, ()) != Observed():
-        return local
-    missing = local_parts_missing()
+    if paths.processes.is_dir() and _processes(paths).observe(stack.name, ()) != Observed():
+        return _processes(paths)
     try:
         # Without the local parts there is no choice to make, and no question to ask.
-        if not missing:
+        if local_parts_are_here():
             docker.info()
     except EngineUnreachableError:
-        return local
+        return _processes(paths)
     return docker
 
 
 def kind_of(paths: StackPaths, stack: Stack) -> str:
     """The kind of engine `connect` finds, "docker" or "process"."""
-    return "process" if isinstance(connect(paths, stack), ProcessEngine) else "docker"
+    return "docker" if isinstance(connect(paths, stack), DockerEngine) else "process"
+
+
+def local_parts_are_here() -> bool:
+    """Whether llama.cpp's server and the LiteLLM proxy are installed beside llmctl."""
+    # The program that is started, not the package: a stack's own litellm/ directory looks like one.
+    return find_spec("xllamacpp") is not None and Path(sys.executable).with_name("litellm").exists()
+
+
+def _processes(paths: StackPaths) -> Engine:
+    from llmctl.engine.process import ProcessEngine
+
+    return ProcessEngine(paths.processes)

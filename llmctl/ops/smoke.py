@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llmctl.core.chat import Outcome
     from llmctl.core.events import Listener
     from llmctl.core.picture import Drawing
-    from llmctl.core.secret import Secret
+    from llmctl.core.services import Hop
 
 # Long enough for a colour and a shape, short enough for a model on a CPU.
 MAX_TOKENS = 48
@@ -32,23 +32,6 @@ QUESTION = {
     "en": "What is in this picture? Name its colour and its shape.",
     "ja": "この画像には何がありますか。色と形を答えてください。",
 }
-
-
-@dataclass(frozen=True)
-class Hop:
-    """A place where the model can be asked.
-
-    Attributes:
-        name: "engine" (directly) or "gateway" (through LiteLLM).
-        base_url: Up to and including /v1.
-        key: Sent as a bearer token.
-        models: The models that can be asked there, None for all.
-    """
-
-    name: str
-    base_url: str
-    key: Secret | None = None
-    models: tuple[str, ...] | None = None
 
 
 def run(

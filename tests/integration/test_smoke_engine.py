@@ -20,10 +20,11 @@ from llmctl.cli.main import run as llmctl
 from llmctl.core.capabilities import Capabilities
 from llmctl.core.events import silent
 from llmctl.core.secret import Secret
+from llmctl.core.services import Hop
 from llmctl.core.sight import Finding, Kind
 from llmctl.core.smoke_report import SmokeReport
 from llmctl.ops.models import load_catalog
-from llmctl.ops.smoke import Hop, run
+from llmctl.ops.smoke import run
 from llmctl.paths import bundled_directory
 from tests.peer import Request, Response, peer
 from tests.world.tiny_model import PICTURE_TOKENS, WITH_PICTURE, WITHOUT_PICTURE, write_pair

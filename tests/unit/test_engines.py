@@ -24,7 +24,7 @@ STACK = resolve_stack(None, file="llmctl.yaml", environment={}, flags={}).stack
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StackPaths]:
     """A stack directory on a machine without Docker, with the local parts installed."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
-    monkeypatch.setattr(engines, "local_parts_missing", list)
+    monkeypatch.setattr(engines, "local_parts_are_here", lambda: True)
     with warnings.catch_warnings():
         # The SDK leaks its socket when nobody answers.
         warnings.simplefilter("ignore", ResourceWarning)
@@ -40,7 +40,7 @@ def test_auto_takes_local_processes_where_no_docker_answers(paths: StackPaths) -
 def test_auto_is_docker_when_the_local_parts_are_missing(
     paths: StackPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "local_parts_missing", lambda: ["litellm"])
+    monkeypatch.setattr(engines, "local_parts_are_here", lambda: False)
     assert isinstance(engines.connect(paths, STACK), DockerEngine)
 
 
@@ -54,7 +54,7 @@ def test_a_word_in_the_stack_decides(paths: StackPaths) -> None:
 def test_auto_stays_with_the_processes_that_are_there(
     paths: StackPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "local_parts_missing", lambda: ["litellm"])
+    monkeypatch.setattr(engines, "local_parts_are_here", lambda: False)
     engine = ProcessEngine(paths.processes)
     engine.create(STACK.name, str(paths.root), "", ServiceSpec("llama", "psutil"), "llmctl-llama")
     assert isinstance(engines.connect(paths, STACK), ProcessEngine)

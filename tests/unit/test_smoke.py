@@ -22,10 +22,11 @@ from llmctl.core.chat import Answered
 from llmctl.core.events import Event, Step, silent
 from llmctl.core.picture import RGB
 from llmctl.core.secret import Secret
+from llmctl.core.services import Hop
 from llmctl.core.sight import Finding, Kind
 from llmctl.core.smoke_report import SmokeReport
 from llmctl.ops import smoke
-from llmctl.ops.smoke import Hop, run
+from llmctl.ops.smoke import run
 from tests.peer import Peer, Request, Response, as_events, as_json, closed_port, peer
 
 if TYPE_CHECKING:
