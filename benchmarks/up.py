@@ -103,7 +103,7 @@ def main() -> None:
         compose.append("compose")
     with closing(docker.from_env(timeout=600)) as client:
         images.ensure(client, say=print)
-    with tempfile.TemporaryDirectory() as scratch, workbench(Path(scratch, "world")) as bench:
+    with tempfile.TemporaryDirectory() as scratch, workbench() as bench:
         root = Path(scratch, "stack")
         root.mkdir()
         stack = bench.stack(root, "llmctl-bench")

@@ -56,10 +56,10 @@ def images() -> None:
 
 
 @pytest.fixture(scope="session")
-def workbench(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
+def workbench(images: None) -> Iterator[Workbench]:
     """Images, a local hub with the guide's repository, and the engine."""
     del images
-    with open_workbench(tmp_path_factory.mktemp("world")) as bench:
+    with open_workbench() as bench:
         yield bench
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import docker
 
+from llmctl.paths import bundled_directory
 from tests.world.hub import LocalHub, Repo
 from tests.world.images import LITELLM, LOCALAI, TINY
-from tests.world.tiny_model import write_pair
 
 LLAVA_REPO = "mys/ggml_llava-v1.5-7b"
 PICTURE_PORT = 28555
@@ -162,12 +162,12 @@ def clean_environment() -> dict[str, str]:
 
 
 @contextmanager
-def workbench(directory: Path) -> Iterator[Workbench]:
-    """A workbench whose hub serves the guide's repository with a tiny pair in it."""
-    pair = write_pair(directory)
+def workbench() -> Iterator[Workbench]:
+    """A workbench whose hub serves the guide's repository, with the canary behind its file names."""
+    canary = bundled_directory("canary")
     files: dict[str, bytes | Path] = {
-        "ggml-model-q4_k.gguf": pair.text,
-        "mmproj-model-f16.gguf": pair.projector,
+        "ggml-model-q4_k.gguf": canary / "canary-f16.gguf",
+        "mmproj-model-f16.gguf": canary / "mmproj-canary-f16.gguf",
         "README.md": b"---\nlicense: llama2\n---\n",
     }
     with LocalHub({LLAVA_REPO: Repo(files, licence="llama2")}) as hub:
