@@ -65,6 +65,8 @@ def parameters(settings: LlamaSettings, models: Path, port: int) -> Any:
             setattr(p, key, getattr(xllamacpp.ggml_type, f"GGML_TYPE_{name.upper()}"))
     if settings.cache_ram_mib is not None:
         p.cache_ram_mib = settings.cache_ram_mib
+    # Every setting is given; fitting again would only load the model twice.
+    p.fit_params = False
     p.use_jinja = True
     if settings.chat_template is not None:
         p.chat_template = settings.chat_template

@@ -33,6 +33,8 @@ In English and in Japanese, with fixed sentences, about a picture of plain shape
 * Several shapes that differ are only counted. Of several pictures it describes at most one.
 * Colours between two of the eight names, shapes smaller than a tenth of the picture, and low
   contrast were not trained.
+* A question unlike the trained ones may be taken for small talk: "What am I looking at?" gets "OK".
+* Counting is right in about 98 of 100 clean pictures and 92 of 100 hard ones.
 * PNG and JPEG; llama.cpp reads no WebP. Use temperature 0.
 
 ## Measured
@@ -40,8 +42,8 @@ In English and in Japanese, with fixed sentences, about a picture of plain shape
 Real llama.cpp (the xllamacpp wheel) over HTTP, temperature 0, one thread of a shared CPU. The
 pictures' seeds were never used in training; "easy" is a clean picture with a large shape, "hard"
 has small, slanted shapes of any shade on any ground, noise and JPEG. Right means the exact string.
-"Never seen" questions are other combinations of the trained templates' parts, unless a line says
-otherwise.
+"Never seen" questions are other combinations of the trained templates' parts; only a few are unlike
+any template, which is what the line "of no trained template" counts.
 
 """
 
