@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,6 +23,11 @@ from llmctl.errors import LlmctlError
 from tests.integration.stack import Workbench
 from tests.integration.stack import workbench as open_workbench
 from tests.world import images as world_images
+
+LOOPBACK_ONLY = """
+import psutil
+assert set(psutil.net_if_addrs()) == {"lo"}, psutil.net_if_addrs()
+"""
 
 
 @cache
@@ -61,6 +68,21 @@ def workbench(images: None) -> Iterator[Workbench]:
     del images
     with open_workbench() as bench:
         yield bench
+
+
+@pytest.fixture(scope="module")
+def offline() -> Iterator[tuple[str, ...]]:
+    """The words that enter a namespace with loopback only; none where we are not root."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        yield ()
+        return
+    name = f"llmctl-offline-{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+    prefix = ("nsenter", f"--net=/run/netns/{name}")
+    subprocess.run([*prefix, sys.executable, "-c", LOOPBACK_ONLY], check=True)
+    yield prefix
+    subprocess.run(["ip", "netns", "del", name], check=True)
 
 
 @pytest.fixture(autouse=True)

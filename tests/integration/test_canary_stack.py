@@ -1,4 +1,7 @@
-"""README's demonstration: the canary behind the real LiteLLM proxy, as `make demo` runs it."""
+"""README's demonstration: the canary behind the real LiteLLM proxy, as `make demo` runs it.
+
+As root it runs in a network namespace that has nothing but loopback.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ PORTS = "gateway: {port: 28200}\nlocalai: {port: 28280}\n"
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(offline: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     root = tmp_path_factory.mktemp("demo")
     text = (ROOT / "demo" / "llmctl.yaml").read_text(encoding="utf-8")
     environment = clean_environment() | {
         "DOCKER_HOST": "unix:///nowhere.sock",
         "HF_HUB_OFFLINE": "1",
     }
-    found = Stack(root, "demo", environment, "", "http://127.0.0.1:28200")
+    found = Stack(root, "demo", environment, "", "http://127.0.0.1:28200", offline)
     found.configure(text + PORTS)
     (root / "docs").mkdir()
     shutil.copy(ROOT / "docs" / "star.png", root / "docs")

@@ -42,25 +42,6 @@ body, headers = sys.stdin.buffer.read(), {"Content-Type": "application/json"}
 request = urllib.request.Request(sys.argv[1], body, headers)
 print(json.load(urllib.request.urlopen(request, timeout=60))["choices"][0]["message"]["content"])
 """
-LOOPBACK_ONLY = """
-import psutil
-assert set(psutil.net_if_addrs()) == {"lo"}, psutil.net_if_addrs()
-"""
-
-
-@pytest.fixture(scope="module")
-def offline() -> Iterator[tuple[str, ...]]:
-    """The words that enter a namespace with loopback only; none where we are not root."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        yield ()
-        return
-    name = f"llmctl-offline-{os.getpid()}"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
-    prefix = ("nsenter", f"--net=/run/netns/{name}")
-    subprocess.run([*prefix, sys.executable, "-c", LOOPBACK_ONLY], check=True)
-    yield prefix
-    subprocess.run(["ip", "netns", "del", name], check=True)
 
 
 @pytest.fixture(scope="module")
