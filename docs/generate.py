@@ -30,6 +30,7 @@ COMMANDS = (
     "demo",
     "smoke-test",
     "status",
+    "host",
     "logs",
     "plan",
     "down",

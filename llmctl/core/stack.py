@@ -263,7 +263,13 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 
 # Read by the command line itself, not a part of the stack.
-COMMAND_VARIABLES = ("LLMCTL_DIRECTORY", "LLMCTL_FILE", "LLMCTL_OUTPUT")
+COMMAND_VARIABLES = (
+    "LLMCTL_DIRECTORY",
+    "LLMCTL_FILE",
+    "LLMCTL_OUTPUT",
+    "LLMCTL_HOST_GPU",
+    "LLMCTL_HOST_RAM",
+)
 
 
 def _refuse_unknown_flags(flags: Mapping[str, tuple[str, str]]) -> None:

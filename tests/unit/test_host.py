@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from llmctl import host
+from llmctl.host import probing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,7 +100,7 @@ def test_a_driver_that_hangs_costs_the_deadline_and_no_more(
     version = tmp_path / "proc/driver/nvidia/version"
     version.parent.mkdir(parents=True)
     os.mkfifo(version)  # a read from it waits until somebody writes
-    monkeypatch.setattr(host, "PROBE_DEADLINE_S", 0.1)
+    monkeypatch.setattr(probing, "PROBE_DEADLINE_S", 0.1)
     try:
         assert host.facts(tmp_path).nvidia_driver is None
     finally:
@@ -185,12 +186,13 @@ def test_quota_limits(
     assert host.facts(tmp_path).physical_cores == cores
 
 
+@pytest.mark.parametrize("told", ["many few", "100", "1 0", "0 0", "-1 5", "1 2 3", "9" * 5000, ""])
 def test_a_quota_nobody_can_read_does_not_raise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str
 ) -> None:
     topology(tmp_path, FOUR_CORES_SMT, monkeypatch)
     write(tmp_path / "proc/self/cgroup", "0::/\n")
-    write(tmp_path / "sys/fs/cgroup/cpu.max", "many few")
+    write(tmp_path / "sys/fs/cgroup/cpu.max", told)
     assert host.facts(tmp_path).physical_cores == 4
 
 

@@ -14,6 +14,7 @@ HEAVY = {
     "litellm",
     "psutil",
     "pydantic",
+    "pynvml",
     "requests",
     "rich",
     "xllamacpp",
