@@ -62,5 +62,11 @@ class HubError(LlmctlError):
     """The model hub refused or failed."""
 
 
+class GateError(HubError):
+    """A repository's terms have to be accepted, or a token is needed that has accepted them."""
+
+    exit_code = 3
+
+
 class DiskFullError(LlmctlError):
     """The file system has no room for what has to be written."""

@@ -10,10 +10,9 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from huggingface_hub.errors import (  # type: ignore[attr-defined]
@@ -29,11 +28,39 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
     RevisionNotFoundError,
 )
 
-from llmctl.errors import DiskFullError, HubError, LlmctlError
+from llmctl.errors import GateError, HubError, LlmctlError
+from llmctl.hub.failures import (
+    ChangedError,
+    NoRangeError,
+    OddAnswerError,
+    RefusedError,
+    SignInPageError,
+    TransferError,
+    UnusableError,
+    WrongContentError,
+    chain,
+    wait_s,
+)
 
 # What the client raises when the world, not the program, is at fault.
-CLIENT_ERRORS: tuple[type[Exception], ...] = (HTTPError, OSError, json.JSONDecodeError)
+CLIENT_ERRORS: tuple[type[Exception], ...] = (
+    HTTPError,
+    OSError,
+    json.JSONDecodeError,
+    TransferError,
+)
 LOGIN = "HF_TOKEN=... in the environment, or `hf auth login`"
+
+
+# The client's exceptions for the hub's own codes, the special ones first.
+_CODES: tuple[tuple[type[Exception], str], ...] = (
+    (GatedRepoError, "GatedRepo"),
+    (RevisionNotFoundError, "RevisionNotFound"),
+    (RemoteEntryNotFoundError, "EntryNotFound"),
+    (DisabledRepoError, "Disabled"),
+    (RepositoryNotFoundError, "RepoNotFound"),
+)
+_DISABLED = "Access to this resource is disabled."
 
 
 @dataclass(frozen=True)
@@ -80,47 +107,45 @@ def translate(error: Exception, asked: Asked) -> LlmctlError:
                 hint="unset HF_HUB_OFFLINE",
             )
         case FileMetadataError() | json.JSONDecodeError():
-            return HubError(
-                f"{asked.hub} does not answer like a model hub (a proxy's sign-in page?)",
-                hint="check HF_ENDPOINT and HTTPS_PROXY; open that address in a browser",
-            )
+            return _sign_in_page(asked.hub)
         case HfHubHTTPError():
-            return _answer(error, asked)
-    return _connection(error, asked)
+            code = next((code for kind, code in _CODES if isinstance(error, kind)), "")
+            status = int(error.response.status_code)
+            said = error.response.headers.get("X-Error-Message") or error.server_message or ""
+            return _refused(status, code, _on_one_line(said), error.response.headers, asked)
+        case RefusedError(at_hub=True):
+            code = "Disabled" if error.said == _DISABLED else error.code
+            return _refused(error.status, code, _on_one_line(error.said), error.headers, asked)
+        case TransferError():
+            return _transfer(error, asked)
+    return _connection(error, asked, urlsplit(asked.hub).hostname or asked.hub)
 
 
 def is_missing_file(error: Exception) -> bool:
     """Whether the repository is there and the file in it is not."""
-    return isinstance(error, RemoteEntryNotFoundError)
+    return isinstance(error, RemoteEntryNotFoundError) or (
+        isinstance(error, RefusedError) and error.at_hub and error.code == "EntryNotFound"
+    )
 
 
-def may_pass(error: Exception) -> bool:
-    """Whether trying again soon may help: a timeout, or a server's own failure."""
-    if isinstance(error, HfHubHTTPError):
-        status = int(error.response.status_code)
-        return status >= 500 or status == 408  # noqa: PLR2004 - server errors; request timeout
-    return any(isinstance(cause, TimeoutError) for cause in _chain(error))
-
-
-def _answer(error: HfHubHTTPError, asked: Asked) -> LlmctlError:
+def _refused(
+    status: int, code: str, said: str, headers: Mapping[str, str], asked: Asked
+) -> LlmctlError:
     """The hub answered with an HTTP error."""
-    status = int(error.response.status_code)
-    said = _said(error)
-    bad_token = asked.with_token and "invalid credentials" in said.lower()
-    match error:
-        case _ if bad_token:
-            return HubError(
-                f"{asked.hub} does not accept the token (invalid or expired)",
-                hint=f"{LOGIN}; tokens are made at {asked.hub}/settings/tokens",
-            )
-        case GatedRepoError():
+    if asked.with_token and "invalid credentials" in said.lower():
+        return HubError(
+            f"{asked.hub} does not accept the token (invalid or expired)",
+            hint=f"{LOGIN}; tokens are made at {asked.hub}/settings/tokens",
+        )
+    match code:
+        case "GatedRepo":
             return _gated(asked)
-        case RevisionNotFoundError():
+        case "RevisionNotFound":
             return HubError(
                 f'{asked.repo}: has no branch, tag or commit "{asked.revision}"',
                 hint=f"hf://{asked.repo}@main; the revisions are at {asked.page}/tree/main",
             )
-        case RemoteEntryNotFoundError():
+        case "EntryNotFound":
             gguf = sorted(path for path in asked.files if path.lower().endswith(".gguf"))
             there = "\n".join(path for path in gguf or sorted(asked.files) if path.isprintable())
             return HubError(
@@ -128,9 +153,9 @@ def _answer(error: HfHubHTTPError, asked: Asked) -> LlmctlError:
                 hint=f"choose one of its files: hf://{asked.repo}:FILE.gguf",
                 details=there or None,
             )
-        case DisabledRepoError():
+        case "Disabled":
             return HubError(f"{asked.repo}: was disabled by the hub", hint=asked.page)
-        case RepositoryNotFoundError():
+        case "RepoNotFound":
             return _not_found(asked)
     match status:
         case 401 | 404:
@@ -141,26 +166,82 @@ def _answer(error: HfHubHTTPError, asked: Asked) -> LlmctlError:
                 hint=f"give it read access to this repository at {asked.hub}/settings/tokens",
             )
         case 429:
-            until = _until(error.response.headers)
+            return _limited(asked.hub, headers, asked)
+    return _failed(asked.hub, status, said, asked)
+
+
+def _transfer(error: TransferError, asked: Asked) -> LlmctlError:
+    """A file, or a part of one, did not come from the hub or from where it redirects to."""
+    what = f"{asked.repo}/{asked.remote}"
+    mirror = "run it again; if it stays so, a proxy or mirror alters it (HF_ENDPOINT, HTTPS_PROXY)"
+    match error:
+        case RefusedError(status=407):
             return HubError(
-                f"{asked.hub} limits how often it may be asked{until}",
-                hint="wait, then run it again"
-                if asked.with_token
-                else f"a token raises the limit: {LOGIN}",
+                "the proxy asks for a user name and a password",
+                hint="HTTPS_PROXY=http://user:password@host:port",
             )
+        case RefusedError(status=429):
+            return _limited(error.host, error.headers, asked)
+        case RefusedError(passes=True):
+            return _failed(error.host, error.status, "", asked)
+        case RefusedError():
+            return HubError(
+                f"{what}: {error.host} refuses to send it (HTTP {error.status})", hint=mirror
+            )
+        case SignInPageError():
+            return _sign_in_page(error.host)
+        case NoRangeError():
+            return HubError(
+                f"{what}: {error.host} cannot send a part of a file",
+                hint="a mirror without range requests? unset HF_ENDPOINT, or check HTTPS_PROXY",
+            )
+        case OddAnswerError():
+            return HubError(
+                f"{what}: {error.host} {error.what}",
+                hint="a mirror or proxy without range requests? check HF_ENDPOINT and HTTPS_PROXY",
+            )
+        case UnusableError():
+            return HubError(f"{what}: {error.host} {error.what}", hint=mirror)
+        case ChangedError():
+            return HubError(
+                f"{what}: {error.host} sends another content than a moment ago, twice in a row",
+                hint=mirror,
+            )
+        case WrongContentError():
+            return HubError(f"{what}: {error.what}; nothing was kept", hint=mirror)
+    return _connection(error, asked, error.host)
+
+
+def _sign_in_page(hub: str) -> HubError:
     return HubError(
-        f"{asked.hub} failed with HTTP {status}{_quoted(said)}",
+        f"{hub} does not answer like a model hub (a proxy's sign-in page?)",
+        hint="check HF_ENDPOINT and HTTPS_PROXY; open that address in a browser",
+    )
+
+
+def _limited(who: str, headers: Mapping[str, str], asked: Asked) -> HubError:
+    return HubError(
+        f"{who} limits how often it may be asked{_until(headers)}",
+        hint="wait, then run it again"
+        if asked.with_token
+        else f"a token raises the limit: {LOGIN}",
+    )
+
+
+def _failed(who: str, status: int, said: str, asked: Asked) -> HubError:
+    return HubError(
+        f"{who} failed with HTTP {status}{_quoted(said)}",
         hint="try again in a few minutes" if status >= 500 else asked.page,  # noqa: PLR2004
     )
 
 
-def _gated(asked: Asked) -> HubError:
+def _gated(asked: Asked) -> GateError:
     if asked.with_token:
-        return HubError(
+        return GateError(
             f"{asked.repo}: is gated, and the account of your token has no access",
             hint=f"accept the terms at {asked.page} with that account, then run it again",
         )
-    return HubError(
+    return GateError(
         f"{asked.repo}: is gated: its terms have to be accepted with an account",
         hint=f"accept them at {asked.page}, then give a token of that account: {LOGIN}",
     )
@@ -179,11 +260,13 @@ def _not_found(asked: Asked) -> HubError:
     )
 
 
-def _connection(error: Exception, asked: Asked) -> LlmctlError:
+def _connection(error: Exception, asked: Asked, host: str) -> LlmctlError:
     """No answer came, or it broke off, or it could not be written down."""
-    chain = tuple(_chain(error))
-    host = urlsplit(asked.hub).hostname or asked.hub
-    for cause in chain:
+    causes = tuple(chain(error))
+    certificate = any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes)
+    if not certificate and any("Proxy" in type(cause).__name__ for cause in causes):
+        return HubError("the proxy refuses or fails", hint="check HTTPS_PROXY and NO_PROXY")
+    for cause in causes:
         match cause:
             case ssl.SSLCertVerificationError():
                 return HubError(
@@ -209,44 +292,24 @@ def _connection(error: Exception, asked: Asked) -> LlmctlError:
                 return HubError(
                     f"{host}: refuses the connection", hint="check HF_ENDPOINT and HTTPS_PROXY"
                 )
-            case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-                return DiskFullError(
-                    f"{asked.repo}: the disk filled up while {asked.remote} was written",
-                    hint="df -h . ; free some space, then run it again",
-                )
             case OSError(errno=errno.EACCES | errno.EPERM | errno.EROFS):
                 where = cause.filename or "the models directory"
                 return LlmctlError(
                     f"{where}: {cause.strerror}", hint="ls -ld models models/.partial"
                 )
-    if any(type(cause).__name__ == "ProxyError" for cause in chain):
-        return HubError("the proxy refuses or fails", hint="check HTTPS_PROXY and NO_PROXY")
     what = f"{asked.repo}/{asked.remote}" if asked.remote else asked.repo
-    if "Consistency check failed" in str(error):
-        # What the client raises when less or more came than the metadata said.
-        return HubError(
-            f"{what}: the transfer did not bring the whole file; nothing was kept",
-            hint="run it again; if it stays so, a proxy alters it (HF_ENDPOINT, HTTPS_PROXY)",
-        )
     return HubError(
-        f"{what}: the connection to {host} failed ({type(error).__name__})",
+        f"{what}: the connection to {host} failed ({_kind(error)})",
         hint="run it again; check HF_ENDPOINT, HTTPS_PROXY and the network if it stays so",
     )
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what led to it; the HTTP library wraps the system's own errors twice."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
+def _kind(error: Exception) -> str:
+    return error.what if isinstance(error, TransferError) else type(error).__name__
 
 
-def _said(error: HfHubHTTPError) -> str:
-    """The hub's own words on one line."""
-    text = error.response.headers.get("X-Error-Message") or error.server_message or ""
+def _on_one_line(text: str) -> str:
+    """The hub's own words, fit for a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
 
 
@@ -256,16 +319,11 @@ def _quoted(said: str) -> str:
 
 def _until(headers: Mapping[str, str]) -> str:
     """Until when, such as `, until 18:42:10 (in 55 s)`; empty when the hub does not say."""
-    now = datetime.now(UTC).astimezone()
     if found := re.search(r";\s*t\s*=\s*(\d{1,9})", headers.get("RateLimit", "")):
         seconds = int(found[1])
-    elif (after := headers.get("Retry-After", "").strip()).isdigit() and len(after) < 10:  # noqa: PLR2004
-        seconds = int(after)
-    elif after:
-        try:
-            seconds = int((parsedate_to_datetime(after) - now).total_seconds())
-        except (TypeError, ValueError):
-            return ""
+    elif (asked_for := wait_s(headers)) is not None:
+        seconds = int(asked_for)
     else:
         return ""
-    return f", until {now + timedelta(seconds=seconds):%H:%M:%S} (in {max(seconds, 0)} s)"
+    until = datetime.now(UTC).astimezone() + timedelta(seconds=seconds)
+    return f", until {until:%H:%M:%S} (in {seconds} s)"

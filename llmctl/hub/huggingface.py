@@ -1,25 +1,30 @@
-"""The Hugging Face Hub, through its own client.
+"""The Hugging Face Hub: what it has through its own client, the files themselves through ours.
 
 The client brings what users rely on: HF_TOKEN and stored logins, HF_ENDPOINT mirrors,
-HF_HUB_OFFLINE, proxies, Xet storage. Read with huggingface_hub 2.4.0: `hf_hub_download` keeps no
-partial file between runs, so an interrupted file starts again; files that are done stay done.
+HF_HUB_OFFLINE. Its `hf_hub_download` (read with 2.4.0) keeps no partial file between runs, so an
+interrupted file of many gigabytes would start again; hence `transfer`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 from llmctl.core.artifact import RepoFile, RepoInfo
 from llmctl.hub.base import OnBytes
+from llmctl.hub.pace import Patience
 
+# A pull with nothing to do makes a hub and asks it nothing; what only asking needs comes later.
 if TYPE_CHECKING:
     from huggingface_hub import HfApi, ModelInfo
+
+    from llmctl.hub.address import Address
+    from llmctl.hub.wire import Wire
 
 TIMEOUT_S = 30.0
 
@@ -30,13 +35,21 @@ class HuggingFaceHub:
     Args:
         endpoint: The hub's address; by default HF_ENDPOINT or the public hub.
         token: An access token; by default HF_TOKEN or the stored login. False sends none.
+        patience: With a bad network, while files are read.
     """
 
     def __init__(
-        self, endpoint: str | None = None, token: str | Literal[False] | None = None
+        self,
+        endpoint: str | None = None,
+        token: str | Literal[False] | None = None,
+        patience: Patience | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._token = token
+        self._patience = patience or Patience()
+        self._wire: Wire | None = None
+        self._addresses: dict[tuple[str, str, str], Address] = {}
+        self._lock = threading.Lock()
         self._seen: dict[tuple[str, str | None], RepoInfo] = {}
 
     def describe(self, repo: str, revision: str | None) -> RepoInfo:
@@ -47,27 +60,57 @@ class HuggingFaceHub:
                 self._seen[repo, revision] = _describe(api, repo, revision)
         return self._seen[repo, revision]
 
-    def download(
-        self, repo: str, commit: str, remote: str, destination: Path, on_bytes: OnBytes
-    ) -> None:
-        """See `Hub.download`; works in `<destination>.d`, which is gone afterwards."""
+    def read(self, repo: str, commit: str, remote: str, start: int, stop: int) -> bytes:
+        """See `Hub.read`; one request once the file was asked for before."""
+        from llmctl.hub import download
+
         api = self._api()
-        aside = destination.with_name(f"{destination.name}.d")
         with _translated(api, repo, commit, remote):
-            try:
-                shutil.rmtree(aside, ignore_errors=True)
-                aside.mkdir(parents=True)
-                _meet_refusals(api, repo, commit, remote)
-                file = api.hf_hub_download(
-                    repo,
-                    remote,
-                    revision=commit,
-                    local_dir=aside,
-                    tqdm_class=_bar_class(on_bytes),
-                )
-                Path(file).replace(destination)
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
+            address = self._address(api, repo, commit, remote)
+            return download.read(address, start, stop, self._patience)
+
+    def cached(self, repo: str, commit: str, file: RepoFile) -> Path | None:
+        """See `Hub.cached`; the cache is that of HF_HUB_CACHE."""
+        from huggingface_hub import constants
+
+        from llmctl.hub.cache import find
+
+        return find(Path(constants.HF_HUB_CACHE), repo, commit, file)
+
+    def download(
+        self, repo: str, commit: str, file: RepoFile, aside: Path, on_bytes: OnBytes
+    ) -> str:
+        """See `Hub.download`; the journal of what has come lies beside `aside`."""
+        from llmctl.hub import download
+        from llmctl.hub.store import BY_HASH
+
+        api = self._api()
+        content = f"{BY_HASH}{file.sha256}" if file.sha256 else f"{repo}@{commit}/{file.path}"
+        with _translated(api, repo, commit, file.path):
+            address = self._address(api, repo, commit, file.path)
+            return download.fetch(address, file, content, aside, self._patience, on_bytes)
+
+    def _address(self, api: HfApi, repo: str, commit: str, remote: str) -> Address:
+        """Where a file is; kept, so that one redirect serves many reads.
+
+        Plain HTTP ranges: Xet's storage answers them too, behind the same redirect.
+        """
+        from huggingface_hub import constants, hf_hub_url
+        from huggingface_hub.errors import OfflineModeIsEnabled
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        from llmctl.hub.address import Address
+        from llmctl.hub.wire import Wire
+
+        if constants.HF_HUB_OFFLINE:
+            raise OfflineModeIsEnabled
+        with self._lock:
+            if (repo, commit, remote) not in self._addresses:
+                url = hf_hub_url(repo, remote, revision=commit, endpoint=api.endpoint)
+                headers = build_hf_headers(token=api.token, library_name="llmctl")
+                self._wire = self._wire or Wire(self._patience)
+                self._addresses[repo, commit, remote] = Address(self._wire, url, headers)
+            return self._addresses[repo, commit, remote]
 
     def _api(self) -> HfApi:
         # Both are read when the library is imported: nothing about this machine leaves it unasked.
@@ -108,24 +151,6 @@ def _licence(info: ModelInfo) -> str | None:
     return str(licence) if licence else None
 
 
-def _meet_refusals(api: HfApi, repo: str, commit: str, remote: str) -> None:
-    """Ask for the file's metadata once, so that a lasting refusal is told at once.
-
-    `hf_hub_download` would retry it, silently and for minutes where the hub names a rate limit.
-    What may pass by itself (a timeout, a 5xx) is left to it.
-    """
-    from huggingface_hub import hf_hub_url
-
-    from llmctl.hub.errors import CLIENT_ERRORS, may_pass
-
-    url = hf_hub_url(repo, remote, revision=commit, endpoint=api.endpoint)
-    try:
-        api.get_hf_file_metadata(url=url, timeout=TIMEOUT_S)
-    except CLIENT_ERRORS as error:
-        if not may_pass(error):
-            raise
-
-
 @contextmanager
 def _translated(api: HfApi, repo: str, revision: str | None, remote: str | None) -> Iterator[None]:
     """Turn what the client raises into errors of ours; what it should never raise goes through."""
@@ -146,39 +171,3 @@ def _has_token(api: HfApi) -> bool:
     from huggingface_hub import get_token
 
     return bool(get_token() if api.token is None else api.token)
-
-
-def _bar_class(on_bytes: OnBytes) -> Any:
-    """What the client takes for a tqdm class: it counts bytes and draws nothing.
-
-    `update_transfer` and the postfixes are what its Xet path calls beside `update`.
-    """
-
-    class Bar:
-        def __init__(self, *, total: int | None = None, initial: int = 0, **_: Any) -> None:
-            self.total = total
-            self.n = initial
-            on_bytes(self.n, self.total)
-
-        def update(self, n: int = 1) -> None:
-            self.n += n
-            on_bytes(self.n, self.total)
-
-        def update_transfer(self, n: int) -> None:
-            pass
-
-        def set_postfix_str(self, text: str, *, refresh: bool = True) -> None:
-            pass
-
-        set_transfer_postfix_str = set_postfix_str
-
-        def close(self) -> None:
-            pass
-
-        def __enter__(self) -> Self:
-            return self
-
-        def __exit__(self, *exc: object) -> None:
-            pass
-
-    return Bar

@@ -10,13 +10,21 @@ repositories, revisions, and faults on demand; it counts requests and content by
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
 import json
+import os
 import re
+import socket
+import ssl
+import struct
+import sys
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -64,7 +72,14 @@ class Fault:
         body: Send this content instead of the file's, under the same ETag.
         cut: Break the connection after so many bytes of the content.
         until: With `cut`: wait there for this event, then go on, instead of breaking.
+        drip_s: With `cut`: go on from there with one byte after each such pause.
+        reset: With `cut`: break with a reset, not with an orderly end.
+        whole: Send the whole file, whatever range was asked for.
+        replace: Headers of a file's answer to change; None leaves one out.
+        flip: Send this byte of the file wrong.
+        gzip: Compress the content.
         times: How many requests it meets, None for all of them.
+        skip: How many matching requests it spares first.
     """
 
     pattern: str
@@ -73,7 +88,14 @@ class Fault:
     body: bytes | None = None
     cut: int | None = None
     until: threading.Event | None = None
+    drip_s: float | None = None
+    reset: bool = False
+    whole: bool = False
+    replace: dict[str, str | None] = field(default_factory=dict)
+    flip: int | None = None
+    gzip: bool = False
     times: int | None = None
+    skip: int = 0
 
 
 class LocalHub:
@@ -87,10 +109,16 @@ class LocalHub:
         requests: Requests by "METHOD path", those to the CDN as "CDN METHOD path".
         sent: Bytes of file content by file name.
         leaked: Authorization headers that reached the CDN.
+        ranges: The ranges that were asked for, in order.
+        rate: Bytes a second that each connection gets, None for all it can take.
+        watch: Hears the file's name and all bytes of it sent so far, after each block.
     """
 
-    def __init__(self, repos: dict[str, Repo], *, port: int = 0) -> None:
+    def __init__(self, repos: dict[str, Repo], *, port: int = 0, rate: float | None = None) -> None:
         self.repos = repos
+        self.rate = rate
+        self.watch: Callable[[str, int], None] | None = None
+        self.ranges: list[str] = []
         self.tokens: set[str] = set()
         self.forbidden: set[str] = set()
         self.faults: list[Fault] = []
@@ -98,6 +126,7 @@ class LocalHub:
         self.sent: Counter[str] = Counter()
         self.leaked: list[str] = []
         self.lock = threading.Lock()
+        self._cdn_scheme = "http"
         self._api = _server(self, _Api, port)
         self._cdn = _server(self, _Cdn, 0)
         self._threads = [
@@ -116,7 +145,15 @@ class LocalHub:
     def cdn(self) -> str:
         """Where large files are redirected to; another origin, as with the public hub."""
         # Another host name: one client (huggingface_hub 1.x) tells origins apart by that alone.
-        return f"http://localhost:{self._cdn.server_port}"
+        return f"{self._cdn_scheme}://localhost:{self._cdn.server_port}"
+
+    def cdn_tls(self, context: ssl.SSLContext) -> None:
+        """From now on the CDN speaks TLS with the certificate of this context."""
+        self._cdn_scheme = "https"
+        # Shaking hands is left to the thread of each connection; a refused one must not stop all.
+        self._cdn.socket = context.wrap_socket(
+            self._cdn.socket, server_side=True, do_handshake_on_connect=False
+        )
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -139,6 +176,9 @@ class LocalHub:
         with self.lock:
             for fault in self.faults:
                 if re.search(fault.pattern, path) and fault.times != 0:
+                    if fault.skip:
+                        fault.skip -= 1
+                        continue
                     if fault.times is not None:
                         fault.times -= 1
                     return fault
@@ -149,6 +189,7 @@ class LocalHub:
         with self.lock:
             self.requests.clear()
             self.sent.clear()
+            self.ranges.clear()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -198,43 +239,120 @@ class _Handler(BaseHTTPRequestHandler):
         self, name: str, content: bytes | Path, headers: dict[str, str], fault: Fault | None
     ) -> None:
         """A file, or the range of it that was asked for."""
-        body = fault.body if fault and fault.body is not None else content
+        fault = fault or Fault("")
+        body = content if fault.body is None else fault.body
+        if fault.flip is not None:
+            whole = bytearray(body if isinstance(body, bytes) else body.read_bytes())
+            whole[fault.flip] ^= 1
+            body = bytes(whole)
+        if fault.gzip:
+            body = gzip.compress(body if isinstance(body, bytes) else body.read_bytes())
+            headers = {**headers, "Content-Encoding": "gzip"}
+        headers = {**headers, **{k: v for k, v in fault.replace.items() if v is not None}}
         size = _size(body)
         start, end, status = 0, size, 200
-        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+        if asked := self._range(headers, fault):
             start = int(asked[1])
             end = min(int(asked[2]) + 1, size) if asked[2] else size
             if start >= size:
                 self.send(416, b"", {"Content-Range": f"bytes */{size}"})
                 return
             status = 206
-            headers = {**headers, "Content-Range": f"bytes {start}-{end - 1}/{size}"}
+            headers = {"Content-Range": f"bytes {start}-{end - 1}/{size}", **headers}
         self.send_response(status)
-        for key, value in {"Accept-Ranges": "bytes", **headers}.items():
-            self.send_header(key, value)
-        self.send_header("Content-Length", str(end - start))
+        for key, value in {
+            "Accept-Ranges": "bytes",
+            "Content-Length": str(end - start),
+            **headers,
+        }.items():
+            if fault.replace.get(key, "") is not None:
+                self.send_header(key, value)
+        if fault.replace.get("Content-Length", "") != "":
+            self.close_connection = True  # the client cannot know where the next answer begins
+            self.send_header("Connection", "close")
         self.end_headers()
         if self.command == "HEAD":
             return
-        stop = end if not fault or fault.cut is None else min(end, start + fault.cut)
+        stop = end if fault.cut is None else min(end, start + fault.cut)
         self._send_blocks(name, body, start, stop)
-        if fault and fault.until:
+        if fault.until:
             fault.until.wait()
             self._send_blocks(name, body, stop, end)
+        elif fault.drip_s is not None:
+            while stop < end and not self.close_connection:
+                time.sleep(fault.drip_s)
+                self._send_blocks(name, body, stop, stop + 1)
+                stop += 1
         elif stop < end:
-            self.close_connection = True
-            self.wfile.flush()
-            self.connection.shutdown(2)
+            self._break_off(reset=fault.reset)
+
+    def _range(self, headers: dict[str, str], fault: Fault) -> re.Match[str] | None:
+        """The range to send; none when all of the file is to be sent (RFC 9110, 13.1.5)."""
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if asked:
+            with self.hub.lock:
+                self.hub.ranges.append(asked[0])
+        if fault.whole or self.headers.get("If-Range", headers.get("ETag")) != headers.get("ETag"):
+            return None
+        return asked
+
+    def _break_off(self, *, reset: bool) -> None:
+        self.close_connection = True
+        if reset:
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.connection.close()
+        else:
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def _send_blocks(self, name: str, body: bytes | Path, start: int, stop: int) -> None:
-        for block in _blocks(body, start, stop):
-            try:
-                self.wfile.write(block)
-            except OSError:  # the client went away
-                self.close_connection = True
-                return
-            with self.hub.lock:
-                self.hub.sent[name] += len(block)
+        began, at = time.monotonic(), start
+        if self.hub.watch:
+            # So that what counts as sent has left this machine's half of the connection.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CHUNK // 16)
+        with _Sender(self.connection, body) as sender:
+            # Small blocks where somebody counts, so that the count is close to what has arrived.
+            most = _CHUNK if self.hub.watch is None and self.hub.rate is None else _CHUNK // 16
+            while at < stop:
+                try:
+                    sent = sender.send(at, min(most, stop - at))
+                except OSError:  # the client went away
+                    self.close_connection = True
+                    return
+                at += sent
+                with self.hub.lock:
+                    self.hub.sent[name] += sent
+                    total = self.hub.sent[name]
+                if self.hub.watch:
+                    self.hub.watch(name, total)
+                if self.hub.rate:
+                    ahead = (at - start) / self.hub.rate - (time.monotonic() - began)
+                    if ahead > 0:
+                        time.sleep(ahead)
+
+
+class _Sender:
+    """Sends parts of a content; of a file without copying it through this process."""
+
+    def __init__(self, connection: socket.socket, body: bytes | Path) -> None:
+        self._connection = connection
+        self._view = memoryview(body) if isinstance(body, bytes) else None
+        self._file = None if isinstance(body, bytes) else body.open("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._file:
+            self._file.close()
+
+    def send(self, start: int, count: int) -> int:
+        """Send up to `count` bytes from `start`; how many were taken."""
+        if self._view is not None:
+            return self._connection.send(self._view[start : start + count])
+        if self._file is None:
+            raise AssertionError
+        return os.sendfile(self._connection.fileno(), self._file.fileno(), start, count)
 
 
 class _Api(_Handler):
@@ -331,10 +449,15 @@ class _Cdn(_Handler):
         self.send_content(name, content, kind, fault)
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Keep quiet about clients that were killed."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
 def _server(hub: LocalHub, handler: type[_Handler], port: int) -> ThreadingHTTPServer:
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", port), type(handler.__name__, (handler,), {"hub": hub})
-    )
+    server = _Server(("127.0.0.1", port), type(handler.__name__, (handler,), {"hub": hub}))
     # A client keeps connections open; stopping must not wait for it.
     server.daemon_threads = True
     server.block_on_close = False
@@ -357,9 +480,14 @@ def _blob_info(path: str, content: bytes | Path) -> dict[str, Any]:
 _hashes: dict[tuple[str, int, int], str] = {}
 
 
+@lru_cache(maxsize=64)
+def _sha256_of_bytes(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def _sha256(content: bytes | Path) -> str:
     if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
+        return _sha256_of_bytes(content)
     stat = content.stat()
     key = (str(content), stat.st_size, stat.st_mtime_ns)
     if key not in _hashes:
@@ -374,19 +502,6 @@ def _git_id(content: bytes | Path) -> str:
 
 def _size(content: bytes | Path) -> int:
     return len(content) if isinstance(content, bytes) else content.stat().st_size
-
-
-def _blocks(content: bytes | Path, start: int, stop: int) -> Iterator[bytes]:
-    if isinstance(content, bytes):
-        for at in range(start, stop, _CHUNK):
-            yield content[at : min(at + _CHUNK, stop)]
-        return
-    with content.open("rb") as file:
-        file.seek(start)
-        left = stop - start
-        while left > 0 and (block := file.read(min(_CHUNK, left))):
-            left -= len(block)
-            yield block
 
 
 def repos_below(root: Path) -> dict[str, Repo]:
@@ -407,8 +522,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--rate", type=float, help="bytes a second that each connection gets")
     arguments = parser.parse_args()
-    with LocalHub(repos_below(arguments.root), port=arguments.port) as hub:
+    repos = repos_below(arguments.root)
+    with LocalHub(repos, port=arguments.port, rate=arguments.rate) as hub:
         print(f"HF_ENDPOINT={hub.url}", flush=True)  # noqa: T201
         threading.Event().wait()
 
