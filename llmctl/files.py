@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 from llmctl.errors import ConfigError, DiskFullError, LlmctlError
 
 CHUNK = 1 << 20
+_POLL_S = 0.2
+_FICLONE = 0x40049409  # Linux: make a file share another's blocks until one of them is written to
 
 
 def read_text(path: Path) -> str | None:
@@ -95,6 +98,16 @@ def head(path: Path, size: int) -> bytes:
         raise _translated(error, path) from error
 
 
+def read_range(path: Path, start: int, stop: int) -> bytes:
+    """Bytes [start, stop) of a file; fewer where it ends."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(stop - start)
+    except OSError as error:
+        raise _translated(error, path) from error
+
+
 def put_in_place(aside: Path, final: Path) -> None:
     """Give a file that was written aside on the same file system its final name, for good."""
     try:
@@ -124,10 +137,30 @@ def copy(origin: Path, target: Path) -> None:
         raise _translated(error, target) from error
 
 
+def rewrite(origin: Path, rest: int, head: bytes, target: Path) -> Iterator[bytes]:
+    """Write `head` and then `origin` from byte `rest` on to `target`, yielding each block written.
+
+    Nothing is written before the iterator is asked, and the file is whole when it ends.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with origin.open("rb") as source, target.open("wb") as copy:
+            source.seek(rest)
+            block = head
+            while block:
+                copy.write(block)
+                yield block
+                block = source.read(CHUNK)
+    except OSError as error:
+        raise _translated(error, target) from error
+
+
 def link_or_copy(origin: Path, target: Path) -> bool:
     """Make `target` the same file as `origin`, or a copy of it; whether it is the same.
 
-    Symbolic links are followed: a link into a place that a container does not see is of no use.
+    Where a hard link is not allowed, a copy shares the original's blocks if the file system can do
+    that. Symbolic links are followed: a link into a place that a container does not see is of no
+    use.
     """
     real = origin.resolve()
     try:
@@ -138,11 +171,19 @@ def link_or_copy(origin: Path, target: Path) -> bool:
             # Another file system, one without hard links, or a file of someone else's.
             if error.errno not in {errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK}:
                 raise
-            shutil.copyfile(real, target)
+            _clone_or_copy(real, target)
             return False
     except OSError as error:
         raise _translated(error, target) from error
     return True
+
+
+def _clone_or_copy(origin: Path, target: Path) -> None:
+    with origin.open("rb") as source, target.open("wb") as copy:
+        try:
+            fcntl.ioctl(copy, _FICLONE, source.fileno())
+        except OSError:  # another file system, or one that cannot
+            shutil.copyfileobj(source, copy, CHUNK)
 
 
 def back_up(path: Path) -> Path:
@@ -190,6 +231,29 @@ def exclusive(path: Path, holder: str) -> Iterator[None]:
                 f"{path}: {other} is at work on this stack",
                 hint="wait until it has ended, then run this again",
             ) from error
+        file.truncate(0)
+        file.write(f"{holder} (pid {os.getpid()})")
+        file.flush()
+        yield
+
+
+@contextmanager
+def turn(path: Path, holder: str, while_waiting: Callable[[str], None]) -> Iterator[None]:
+    """As `exclusive`, but wait for the lock; `while_waiting` hears now and then who holds it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise _translated(error, path) from error
+    with file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                file.seek(0)
+                while_waiting(file.read().strip() or "another llmctl")
+                time.sleep(_POLL_S)
         file.truncate(0)
         file.write(f"{holder} (pid {os.getpid()})")
         file.flush()

@@ -77,6 +77,21 @@ class StackPaths:
         return self.state / "gateway.key"
 
     @property
+    def partial(self) -> Path:
+        """Files that are not whole yet: on the models' file system, hidden from LocalAI."""
+        return self.models / ".partial"
+
+    @property
+    def locks(self) -> Path:
+        """One empty file for each thing that only one process may work on at a time."""
+        return self.state / "locks"
+
+    @property
+    def fit(self) -> Path:
+        """The engine's settings as they were chosen from the memory plan, and what they rest on."""
+        return self.state / "fit.json"
+
+    @property
     def hash_cache(self) -> Path:
         """SHA-256 of files by size and modification time, so that a no-op pull hashes nothing."""
         return self.state / "hashes.json"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmctl.cli.inspect import collect_garbage, formats_for, inspect
 from llmctl.cli.options import HERE, DirectoryOption, FileOption, OutputOption, SetOption
 from llmctl.cli.output import Mode, Output, size_text, table
 from llmctl.cli.stack import load
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
     from llmctl.core.artifact import Artifact
     from llmctl.core.stack import ModelSpec
     from llmctl.ops.models import Listed, PullResult, Removal, Shown
+    from llmctl.ops.models.garbage import Partial
     from llmctl.paths import StackPaths
 
 app = typer.Typer(name="models", help="List, pull, check and remove models.", no_args_is_help=True)
 FAILED = 1
+app.command("inspect")(inspect)
+app.command("gc")(collect_garbage)
 
 
 @app.command("list")
@@ -31,18 +35,15 @@ def list_models(
 ) -> None:
     """List the catalogue, and what is on disk."""
     from llmctl.ops import models
+    from llmctl.ops.models import garbage
 
     paths = _paths(directory, file)
     rows = models.listing(paths)
+    unfinished = garbage.partials(paths)
     Output(output).data(
-        [dataclasses.asdict(row) for row in rows],
-        lambda: table(
-            ("NAME", "MODEL", "LICENCE", "ON DISK", "REPOSITORY"),
-            [
-                (row.name, row.title, row.licence or "?", _on_disk(row), row.repo or "-")
-                for row in rows
-            ],
-        ),
+        [dataclasses.asdict(row) for row in rows]
+        + [{"name": one.file, "unfinished": True, **dataclasses.asdict(one)} for one in unfinished],
+        lambda: _listed_text(rows, unfinished),
         "\n".join(row.name for row in rows),
     )
 
@@ -79,23 +80,59 @@ def pull(
             show_default=False,
         ),
     ] = None,
+    frozen: Annotated[
+        bool, typer.Option("--frozen", help="Take exactly what llmctl.lock says, or refuse.")
+    ] = False,
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Look for newer files, and say what changed.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Pull although the headers say that it cannot work.")
+    ] = False,
+    discard_original: Annotated[
+        bool,
+        typer.Option(
+            "--discard-original",
+            help="Delete a projector's original once its repaired copy is here.",
+        ),
+    ] = False,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            metavar="SIZE",
+            help="Of a repository's quantisations take the best that fits so much GPU memory: 8GiB.",
+        ),
+    ] = None,
     directory: DirectoryOption = HERE,
     file: FileOption = None,
     sets: SetOption = None,
     output: OutputOption = Mode.HUMAN,
 ) -> None:
-    """Download model files; each is verified before it gets its final name."""
+    """Inspect, then download model files; each is verified before it gets its final name."""
+    from llmctl.core.sizes import parse_size
     from llmctl.hub import connect_hub
     from llmctl.ops import models
 
+    if frozen and upgrade:
+        raise UsageError(
+            "--frozen and --upgrade contradict each other", hint="llmctl models pull --frozen"
+        )
     out = Output(output)
     paths, resolved = load(directory, file, sets)
-    specs = (
-        resolved.stack.models if source is None else (_spec(paths, resolved.stack.models, source),)
-    )
+    stack = resolved.stack
+    specs = stack.models if source is None else (spec_of(paths, stack.models, source),)
     hub = connect_hub()
+    options = models.PullOptions(
+        formats=lambda: formats_for(paths, stack),
+        frozen=frozen,
+        upgrade=upgrade,
+        force=force,
+        keep_original=not discard_original,
+        memory=None if memory is None else parse_size(memory, "--memory"),
+    )
     with out.listening() as listen:
-        results = [models.pull(paths, spec, hub, listen) for spec in specs]
+        results = [models.pull(paths, spec, hub, listen, options) for spec in specs]
     out.data(
         [
             {
@@ -103,6 +140,7 @@ def pull(
                 "downloaded": list(result.downloaded),
                 "already": list(result.already),
                 "bytes": result.bytes,
+                "changes": list(result.changes),
             }
             for result in results
         ],
@@ -116,17 +154,21 @@ def verify(
     name: Annotated[
         str | None, typer.Argument(help="A pulled model; by default all.", show_default=False)
     ] = None,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Hash every file again, also those that did not change since."),
+    ] = False,
     directory: DirectoryOption = HERE,
     file: FileOption = None,
     output: OutputOption = Mode.HUMAN,
 ) -> None:
-    """Hash every file again and compare with llmctl.lock; exit 1 when one differs."""
+    """Compare every file's SHA-256 with llmctl.lock; exit 1 when one differs."""
     from llmctl.ops import models
 
     out = Output(output)
     paths = _paths(directory, file)
     with out.listening() as listen:
-        checks = models.verify(paths, name, listen)
+        checks = models.verify(paths, name, listen, deep=deep)
     bad = [check for check in checks if check.verdict != "ok"]
 
     def human() -> str:
@@ -162,7 +204,11 @@ def remove(
     paths = _paths(directory, file)
     removal = models.plan_removal(paths, name)
     if not yes:
-        _confirm(removal)
+        confirm(
+            f"delete {len(removal.delete)} files of {name} ({size_text(removal.bytes)})",
+            [f"models/{path}  {size_text(size)}" for path, size in removal.delete],
+            f"llmctl models rm {name} --yes",
+        )
     models.remove(paths, removal)
     out.data(
         {**dataclasses.asdict(removal), "bytes": removal.bytes},
@@ -175,7 +221,7 @@ def _paths(directory: DirectoryOption, file: FileOption) -> StackPaths:
     return load(directory, file)[0]
 
 
-def _spec(paths: StackPaths, models: tuple[ModelSpec, ...], source: str) -> ModelSpec:
+def spec_of(paths: StackPaths, models: tuple[ModelSpec, ...], source: str) -> ModelSpec:
     """The stack's model of that name or source, else one with the defaults."""
     import os
 
@@ -192,20 +238,34 @@ def _spec(paths: StackPaths, models: tuple[ModelSpec, ...], source: str) -> Mode
     return resolve_stack(None, file=name, environment=os.environ, flags=flags).stack.models[0]
 
 
-def _confirm(removal: Removal) -> None:
-    """Ask on a terminal; elsewhere refuse, naming --yes."""
-    what = f"delete {len(removal.delete)} files of {removal.name} ({size_text(removal.bytes)})"
+def confirm(what: str, lines: list[str], unasked: str) -> None:
+    """Ask on a terminal; elsewhere refuse, naming the command that does not ask."""
     if not sys.stdin.isatty():
         raise UsageError(
-            f"{what}: not without being asked, and there is no terminal to ask on",
-            hint=f"llmctl models rm {removal.name} --yes",
+            f"{what}: not without being asked, and there is no terminal to ask on", hint=unasked
         )
-    for path, size in removal.delete:
-        typer.echo(f"  models/{path}  {size_text(size)}", err=True)
+    for line in lines:
+        typer.echo(f"  {line}", err=True)
     # Not typer.confirm: it writes a part of the prompt to stdout, which is for data.
     typer.echo(f"{what}? [y/N] ", err=True, nl=False)
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise LlmctlError("nothing was deleted")
+
+
+def _listed_text(rows: tuple[Listed, ...], unfinished: tuple[Partial, ...]) -> str:
+    text = table(
+        ("NAME", "MODEL", "LICENCE", "ON DISK", "REPOSITORY"),
+        [(r.name, r.title, r.licence or "?", _on_disk(r), r.repo or "-") for r in rows],
+    )
+    if not unfinished:
+        return text
+    partials = [
+        (one.file, size_text(one.done), size_text(one.total), one.path) for one in unfinished
+    ]
+    return (
+        f"{text}\n\n{table(('UNFINISHED', 'HERE', 'OF', 'PATH'), partials)}"
+        "\n\nnext: llmctl models pull   # goes on   or: llmctl models gc   # deletes them"
+    )
 
 
 def _on_disk(row: Listed) -> str:
@@ -243,8 +303,10 @@ def _pulled_text(result: PullResult) -> str:
         else "already here, verified"
     )
     licence = f", licence {artifact.licence}" if artifact.licence else ""
-    files = "\n".join(f"  models/{f.path}  {size_text(f.size)}" for f in artifact.files)
-    return f"{artifact.name}: {done}{licence}\n{files}"
+    lines = [f"{artifact.name}: {done}{licence}"]
+    lines += [f"  changed: {change}" for change in result.changes]
+    lines += [f"  models/{f.path}  {size_text(f.size)}" for f in artifact.files]
+    return "\n".join(lines)
 
 
 def _removed_text(removal: Removal) -> str:

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from llmctl.errors import ConfigError
 
 SUFFIX = ".gguf"
+
+
+Fact = bool | int | str | None
+
+
+@dataclass(frozen=True)
+class Repair:
+    """How a file was made from one that the engine would refuse; see `core.repair`.
+
+    Attributes:
+        kind: The projector type that was written into it.
+        original: Where the original lies or lay, relative to the models directory.
+        size: The original's bytes, None when not known yet.
+        sha256: The original's SHA-256, None when not known yet.
+    """
+
+    kind: str
+    original: str
+    size: int | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -19,13 +39,25 @@ class ModelFile:
         path: Where it lies, relative to the stack's models directory, with `/`.
         size: Bytes, None when not known yet.
         sha256: Lower-case hex, None when not known yet.
-        remote: Its path in the repository, None for a local file.
+        remote: Its path in the repository, None for a local file; of a repaired file, its
+            original's.
+        repair: How it was made here, None when it is as it was had.
+        header: What its GGUF header says, for people; no part of what the file is.
     """
 
     path: str
     size: int | None = None
     sha256: str | None = None
     remote: str | None = None
+    repair: Repair | None = None
+    header: Mapping[str, Fact] = field(default_factory=dict, compare=False, hash=False)
+
+    @property
+    def original(self) -> ModelFile:
+        """The file as it is had: itself, or what it is repaired from."""
+        if self.repair is None:
+            return self
+        return ModelFile(self.repair.original, self.repair.size, self.repair.sha256, self.remote)
 
 
 @dataclass(frozen=True)
@@ -88,10 +120,16 @@ class RepoInfo:
 
 @dataclass(frozen=True)
 class Choice:
-    """The files of a repository that make one vision model."""
+    """The files of a repository that make one vision model.
+
+    Attributes:
+        model: The language model, its shards in order.
+        projectors: The projectors that come into question, the likeliest by name first; only their
+            headers can tell which one fits.
+    """
 
     model: tuple[RepoFile, ...]
-    projector: RepoFile
+    projectors: tuple[RepoFile, ...]
 
 
 def is_safe_path(path: str) -> bool:
@@ -154,24 +192,34 @@ def choose(info: RepoInfo, asked: str | None) -> Choice:
         asked: A quantisation or a file name, None for the order of `POLICY`.
 
     Raises:
-        ConfigError: nothing fits, or shards are missing, or there is no projector; it lists what
-            the repository does hold.
+        ConfigError: nothing fits, or shards are missing; it lists what the repository does hold.
     """
     weights = [file for file in info.files if is_safe_path(file.path)]
-    projectors = [file for file in weights if _is_projector(file.path)]
-    models = _grouped(file for file in weights if not _is_projector(file.path))
+    projectors = [file for file in weights if is_projector_name(file.path)]
+    models = _grouped(file for file in weights if not is_projector_name(file.path))
     if not models:
         raise _no_model(info)
     group = _asked_group(info, models, asked) if asked else _usual_group(info, models)
     _refuse_incomplete(info, group)
-    if not projectors:
-        raise ConfigError(
-            f"{info.repo}: holds no vision projector (a GGUF with mmproj in its name); the model"
-            " would answer without seeing any picture",
-            hint="llmctl models list   # models known to come with one",
-            details=_listing(info),
-        )
-    return Choice(group, min(projectors, key=lambda file: _distance(file.path, group[0].path)))
+    near = sorted(projectors, key=lambda file: _distance(file.path, group[0].path))
+    return Choice(group, tuple(near))
+
+
+def variants(info: RepoInfo) -> tuple[tuple[RepoFile, ...], ...]:
+    """Every language model of a repository that is complete: quantisations, shards together."""
+    weights = (file for file in info.files if is_safe_path(file.path))
+    groups = _grouped(file for file in weights if not is_projector_name(file.path))
+    return tuple(group for group in groups if len(group) == len(shards(group[0].path)))
+
+
+def no_projector(info: RepoInfo) -> ConfigError:
+    """The error for a repository without eyes."""
+    return ConfigError(
+        f"{info.repo}: holds no vision projector (a GGUF with mmproj in its name); the model"
+        " would answer without seeing any picture",
+        hint="llmctl models list   # models known to come with one",
+        details=_listing(info),
+    )
 
 
 def local_paths(directory: str, remotes: tuple[str, ...]) -> tuple[str, ...]:
@@ -198,7 +246,8 @@ def shards(path: str) -> tuple[str, ...]:
     )
 
 
-def _is_projector(path: str) -> bool:
+def is_projector_name(path: str) -> bool:
+    """Whether a file is a projector by its name or its folder's."""
     folder, _, name = path.lower().rpartition("/")
     return "mmproj" in name or folder.rsplit("/", 1)[-1] == "mmproj"
 

@@ -20,16 +20,20 @@ VERSIONS = (2, 3)
 FIRST_READ = 64 << 10  # the architecture's keys stand in the first kilobyte
 NEXT_READ = 1 << 20  # beyond what `HeaderReader.left` expects
 MAX_HEADER = 64 << 20  # the largest vocabularies of 2026 make 16 MB
-MAX_KEYS = 1 << 16
-MAX_TENSORS = 1 << 17
-MAX_ITEMS = 4_000_000  # texts walked over in all arrays together
+MAX_KEYS = 1 << 14
+MAX_TENSORS = 1 << 15  # the largest models of 2026 have some two thousand
+MAX_ITEMS = 2_000_000  # texts walked over in all arrays together
 MAX_TEXT = 1 << 20  # of a value that is kept; a chat template has some ten thousand
 MAX_NAME = 1 << 16
+MAX_KEPT = 4 << 20  # bytes of everything that is kept; Python's objects take several times that
 KEPT_ITEMS = 1024
+KEPT_TEXTS = 1 << 16  # bytes of an array of texts that is kept
 ALIGNMENT = 32
+MAX_ALIGNMENT = 1 << 16
 
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _TEXT, _ARRAY = 8, 9
+_LONGEST_WORD = 200
 _SCALARS: dict[int, tuple[str, struct.Struct]] = {
     0: ("u8", struct.Struct("<B")),
     1: ("i8", struct.Struct("<b")),
@@ -131,6 +135,13 @@ class GgufHeader:
         value = self.values.get(key)
         return value if isinstance(value, str) else None
 
+    def word(self, key: str) -> str | None:
+        """As `text`, made fit for a terminal: one line of printable characters, cut where long."""
+        value = self.text(key)
+        if value is None:
+            return None
+        return "".join(c if c.isprintable() else "?" for c in value[:_LONGEST_WORD])
+
     def integer(self, key: str) -> int | None:
         """The whole number at `key`, None when it is absent or something else."""
         value = self.values.get(key)
@@ -184,6 +195,7 @@ class HeaderReader:
         self._texts = 0  # texts still to walk over
         self._walked = (1, 0)  # texts walked over, and their bytes
         self._items = 0
+        self._room = MAX_KEPT
         self._values: dict[str, Value] = {}
         self._tensors: list[Tensor] = []
         self._names: set[str] = set()
@@ -202,8 +214,7 @@ class HeaderReader:
             while self._step():
                 pass
         except _ShortError:
-            if self._base + self._at > MAX_HEADER or self._skip > MAX_HEADER:
-                raise _damaged(f"its header goes on beyond {MAX_HEADER >> 20} MiB") from None
+            self._bounded(self._base + self._at + self._skip)
             return None
         except struct.error as error:  # pragma: no cover - every read checks its length first
             raise AssertionError from error
@@ -230,13 +241,18 @@ class HeaderReader:
         )
 
     def _whole(self) -> GgufHeader:
+        self._bounded(self._base + self._at)
         alignment = self._values.get("general.alignment", ALIGNMENT)
-        if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
-            raise _damaged(f"general.alignment is {alignment!r}, not a power of two")
+        if (
+            not isinstance(alignment, int)
+            or not 0 < alignment <= MAX_ALIGNMENT
+            or alignment & (alignment - 1)
+        ):
+            raise _damaged(f"general.alignment is {_shown(alignment)}, not a small power of two")
         for tensor in self._tensors:
             if tensor.offset % alignment:
                 raise _damaged(
-                    f"tensor {tensor.name!r} does not begin at a multiple of {alignment}"
+                    f"tensor {_shown(tensor.name)} does not begin at a multiple of {alignment}"
                 )
         return GgufHeader(
             self._version,
@@ -289,7 +305,10 @@ class HeaderReader:
         kind = self._u32(at)
         value, at = self._value(key, kind, at + 4)
         if key in self._values:
-            raise _damaged(f"the key {key!r} is there twice")
+            raise _damaged(f"the key {_shown(key)} is there twice")
+        self._room -= len(key)
+        if self._room < 0:
+            raise _damaged("the names of its keys take megabytes")
         self._values[key] = value
         self._keys_left -= 1
         self._at = at
@@ -302,49 +321,53 @@ class HeaderReader:
             return scalar.unpack_from(self._data, at)[0], at + scalar.size
         if kind == _TEXT:
             length = self._u64(at)
-            if length > MAX_TEXT:
+            if length > min(MAX_TEXT, self._room):
                 self._skip = self._bounded(length)
                 return Elided("text", length), at + 8
-            return self._decoded(at + 8, length), at + 8 + length
+            text = self._decoded(at + 8, length)
+            self._room -= length
+            return text, at + 8 + length
         if kind != _ARRAY:
-            raise _damaged(f"the key {key!r} has a value of unknown type {kind}")
+            raise _damaged(f"the key {_shown(key)} has a value of unknown type {kind}")
         return self._array(key, at)
 
     def _array(self, key: str, at: int) -> tuple[Value, int]:
         kind, count = self._u32(at), self._u64(at + 4)
         at += 12
         if kind == _TEXT:
-            self._items += count
-            if self._items > MAX_ITEMS:
-                self._items -= count
-                raise _damaged(f"the key {key!r} announces {count} texts")
-            if count > KEPT_ITEMS:
-                self._texts = count
-                return Elided("text", count), at
-            try:
-                return self._kept_texts(count, at)
-            except _ShortError:
-                self._items -= count  # it is read again with the next piece
-                raise
+            return self._text_array(key, count, at)
         if kind not in _SCALARS:
-            raise _damaged(f"the key {key!r} is an array of unknown type {kind}")
+            raise _damaged(f"the key {_shown(key)} is an array of unknown type {kind}")
         name, scalar = _SCALARS[kind]
         length = self._bounded(count * scalar.size)
-        if count > KEPT_ITEMS:
+        if count > KEPT_ITEMS or 8 * count > self._room:
             self._skip = length
             return Elided(name, count), at
         self._have(at, length)
         items = tuple(item for (item,) in scalar.iter_unpack(self._data[at : at + length]))
+        self._room -= 8 * count
         return items, at + length
 
-    def _kept_texts(self, count: int, at: int) -> tuple[tuple[str, ...], int]:
-        texts = []
+    def _text_array(self, key: str, count: int, at: int) -> tuple[Value, int]:
+        if self._items + count > MAX_ITEMS:
+            raise _damaged(f"the key {_shown(key)} announces {count} texts")
+        kept = count <= KEPT_ITEMS and self._kept_texts(count, at)
+        self._items += count
+        if kept:
+            return kept
+        self._texts = count
+        return Elided("text", count), at
+
+    def _kept_texts(self, count: int, at: int) -> tuple[tuple[str, ...], int] | None:
+        """A short array of texts and where it ends; None when it is too large to be kept."""
+        texts, end = [], at + min(KEPT_TEXTS, self._room)
         for _ in range(count):
             length = self._u64(at)
-            if length > MAX_TEXT:
-                raise _damaged(f"a text of {length} bytes in an array")
+            if at + 8 + length > end:
+                return None
             texts.append(self._decoded(at + 8, length))
             at += 8 + length
+        self._room -= sum(8 + len(text) for text in texts)
         return tuple(texts), at
 
     def _walk_texts(self) -> None:
@@ -363,30 +386,36 @@ class HeaderReader:
         self._at, self._texts = at, left
         if not left:
             return
-        if at <= end and length_at(data, at)[0] > MAX_TEXT:
-            raise _damaged(f"a text of {length_at(data, at)[0]} bytes in an array")
+        if at <= end and (length := length_at(data, at)[0]) > MAX_TEXT:
+            # Not to be waited for in one piece.
+            self._skip = self._bounded(length)
+            self._at, self._texts = at + 8, left - 1
+            return
         raise _ShortError
 
     def _tensor(self) -> None:
         name, at = self._name(self._at, "tensor name")
         dimensions = self._u32(at)
-        if not 1 <= dimensions <= 4:  # noqa: PLR2004 - ggml's GGML_MAX_DIMS
-            raise _damaged(f"tensor {name!r} has {dimensions} dimensions")
+        if dimensions > 4:  # noqa: PLR2004 - ggml's GGML_MAX_DIMS
+            raise _damaged(f"tensor {_shown(name)} has {dimensions} dimensions")
         at += 4
         self._have(at, 8 * dimensions + 12)
-        shape = struct.unpack_from(f"<{dimensions}Q", self._data, at)
+        shape = struct.unpack_from(f"<{dimensions}Q", self._data, at) or (1,)
         at += 8 * dimensions
         type_id, offset = self._u32(at), self._u64(at + 4)
         tensor = Tensor(name, shape, _type(name, type_id), type_id, offset)
         if tensor.elements >= 1 << 62 or offset >= 1 << 62:
-            raise _damaged(f"tensor {name!r} is larger than any file")
+            raise _damaged(f"tensor {_shown(name)} is larger than any file")
         if shape[0] % tensor.type.block:
             raise _damaged(
-                f"tensor {name!r}: rows of {shape[0]} are no multiple of {tensor.type.name}'s"
+                f"tensor {_shown(name)}: rows of {shape[0]} are no multiple of {tensor.type.name}'s"
                 f" {tensor.type.block}"
             )
         if name in self._names:
-            raise _damaged(f"the tensor {name!r} is there twice")
+            raise _damaged(f"the tensor {_shown(name)} is there twice")
+        self._room -= len(name)
+        if self._room < 0:
+            raise _damaged("the names of its tensors take megabytes")
         self._names.add(name)
         self._tensors.append(tensor)
         self._tensors_left -= 1
@@ -415,8 +444,9 @@ class HeaderReader:
             raise _ShortError
 
     def _bounded(self, length: int) -> int:
+        """`length`, where a header may be that long."""
         if length > MAX_HEADER:
-            raise _damaged(f"a value of {length} bytes")
+            raise _damaged(f"it goes on beyond {MAX_HEADER >> 20} MiB")
         return length
 
 
@@ -430,17 +460,23 @@ def _type(name: str, type_id: int) -> TensorType:
         return TYPES[type_id]
     if type_id in REMOVED:
         raise GgufError(
-            f"tensor {name!r} is of type {REMOVED[type_id]}, which llama.cpp no longer reads",
+            f"tensor {_shown(name)} is of type {REMOVED[type_id]}, which llama.cpp no longer reads",
             hint="take a newer quantisation of the model",
         )
     raise GgufError(
-        f"tensor {name!r} has the type number {type_id}, which no released llama.cpp knows",
+        f"tensor {_shown(name)} has the type number {type_id}, which no released llama.cpp knows",
         hint="is llmctl up to date? else the file is damaged: download it again",
     )
 
 
 def _damaged(why: str) -> GgufError:
     return GgufError(f"the GGUF header is damaged: {why}", hint="download it again")
+
+
+def _shown(value: object) -> str:
+    """Something from a file, in a message: short, on one line."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_WORD else f"{text[:_LONGEST_WORD]}..."
 
 
 def _aligned(size: int, alignment: int) -> int:

@@ -15,8 +15,8 @@ _SIGNATURES: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"unknown projector type|projector_type",
-        "its projector file lacks a projector type that today's llama.cpp knows",
-        "choose a model with a current projector: llmctl models list",
+        "its projector file states no type, or one that this llama.cpp does not know",
+        "llmctl models pull   # repairs what it can; then: llmctl models inspect NAME",
     ),
     (
         r"mismatch between text model.*and mmproj|n_embd.*mmproj|wrong mmproj",

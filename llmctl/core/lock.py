@@ -7,13 +7,13 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmctl.core.artifact import Artifact, ModelFile, is_safe_path
+from llmctl.core.artifact import Artifact, Fact, ModelFile, Repair, is_safe_path
 from llmctl.core.catalog import TEMPLATES
 from llmctl.core.reference import is_repo
 from llmctl.core.settings import MODEL_NAME, describe
 from llmctl.errors import ConfigError
 
-VERSION = 1
+VERSION = 2  # 1 had neither header nor repair
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -37,7 +37,7 @@ class Lock:
         return tuple(
             name
             for name, artifact in sorted(self.models.items())
-            if any(file.path == path for file in artifact.files)
+            if any(path in {file.path, file.original.path} for file in artifact.files)
         )
 
 
@@ -66,14 +66,14 @@ def parse_lock(text: str | None, file: str) -> Lock:
         raise ConfigError(f"{file}: not JSON: {error}", hint=_hint(file)) from error
     reader = _Reader(file)
     top = reader.mapping(document, "", ("version", "models"))
-    if isinstance(top["version"], int) and top["version"] > VERSION:
+    version = top["version"]
+    if isinstance(version, int) and version > VERSION:
         raise ConfigError(
-            f"{file}: version {top['version']} was written by a newer llmctl;"
-            f" this one reads {VERSION}",
+            f"{file}: version {version} was written by a newer llmctl; this one reads {VERSION}",
             hint="update llmctl",
         )
-    if top["version"] != VERSION:
-        raise reader.wrong("version", str(VERSION), top["version"])
+    if version not in {1, VERSION} or isinstance(version, bool):
+        raise reader.wrong("version", str(VERSION), version)
     models = reader.mapping(top["models"], "models", None)
     return Lock({name: reader.artifact(name, fields) for name, fields in models.items()})
 
@@ -95,7 +95,17 @@ def _model(artifact: Artifact) -> dict[str, Any]:
 
 
 def _file(file: ModelFile) -> dict[str, Any]:
-    return {"path": file.path, "remote": file.remote, "size": file.size, "sha256": file.sha256}
+    fields: dict[str, Any] = {
+        "path": file.path,
+        "remote": file.remote,
+        "size": file.size,
+        "sha256": file.sha256,
+    }
+    if file.repair:
+        fields["repair"] = vars(file.repair)
+    if file.header:
+        fields["header"] = dict(file.header)
+    return fields
 
 
 class _Reader:
@@ -110,15 +120,21 @@ class _Reader:
             f"{where}: expected {expected}, got {describe(value)}", hint=_hint(self.file)
         )
 
-    def mapping(self, value: Any, path: str, keys: tuple[str, ...] | None) -> dict[str, Any]:
-        """A mapping with exactly these keys (None: any); a key we drop would be lost on rewrite."""
+    def mapping(
+        self,
+        value: Any,
+        path: str,
+        keys: tuple[str, ...] | None,
+        optional: tuple[str, ...] = (),
+    ) -> dict[str, Any]:
+        """A mapping with these keys (None: any); a key we drop would be lost on rewrite."""
         if not isinstance(value, dict):
             raise self.wrong(path, "a mapping", value)
         for key in keys or ():
             if key not in value:
                 raise self.wrong(f"{path}.{key}".lstrip("."), "a value", None)
         for key in value:
-            if keys is not None and key not in keys:
+            if keys is not None and key not in (*keys, *optional):
                 raise self.wrong(f"{path}.{key}".lstrip("."), "no such key", value[key])
         return value
 
@@ -160,17 +176,43 @@ class _Reader:
         )
 
     def model_file(self, value: Any, path: str) -> ModelFile:
-        fields = self.mapping(value, path, ("path", "remote", "size", "sha256"))
-        for key in ("path", "remote"):
-            text = self.optional(fields[key], f"{path}.{key}")
-            if (text is None and key == "path") or (text is not None and not is_safe_path(text)):
-                raise self.wrong(f"{path}.{key}", "the path of a .gguf file inside models/", text)
-        size = fields["size"]
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise self.wrong(f"{path}.size", "a number of bytes", size)
-        return ModelFile(
-            path=fields["path"],
-            size=size,
-            sha256=self.text(fields["sha256"], f"{path}.sha256", _SHA256),
-            remote=fields["remote"],
+        fields = self.mapping(
+            value, path, ("path", "remote", "size", "sha256"), ("repair", "header")
         )
+        repair = fields.get("repair")
+        header = fields.get("header", {})
+        return ModelFile(
+            path=self.place(fields["path"], f"{path}.path"),
+            size=self.size(fields["size"], f"{path}.size"),
+            sha256=self.text(fields["sha256"], f"{path}.sha256", _SHA256),
+            remote=None
+            if fields["remote"] is None
+            else self.place(fields["remote"], f"{path}.remote"),
+            repair=None if repair is None else self.repair(repair, f"{path}.repair"),
+            header=self.header(header, f"{path}.header"),
+        )
+
+    def repair(self, value: Any, path: str) -> Repair:
+        fields = self.mapping(value, path, ("kind", "original", "size", "sha256"))
+        return Repair(
+            kind=self.text(fields["kind"], f"{path}.kind"),
+            original=self.place(fields["original"], f"{path}.original"),
+            size=self.size(fields["size"], f"{path}.size"),
+            sha256=self.text(fields["sha256"], f"{path}.sha256", _SHA256),
+        )
+
+    def header(self, value: Any, path: str) -> dict[str, Fact]:
+        for key, fact in self.mapping(value, path, None).items():
+            if not isinstance(fact, bool | int | str | None):
+                raise self.wrong(f"{path}.{key}", "a text, a whole number or a boolean", fact)
+        return dict(value)
+
+    def place(self, value: Any, path: str) -> str:
+        if not isinstance(value, str) or not is_safe_path(value):
+            raise self.wrong(path, "the path of a .gguf file inside models/", value)
+        return value
+
+    def size(self, value: Any, path: str) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise self.wrong(path, "a number of bytes", value)
+        return value

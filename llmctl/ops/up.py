@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from llmctl import files
 from llmctl.core.deployment import Deployment, container_name
@@ -21,11 +22,15 @@ from llmctl.core.stack import Stack
 from llmctl.engine.base import Engine
 from llmctl.errors import ConfigError
 from llmctl.ops import configure, models, readiness
+from llmctl.ops.choosing import keep
 from llmctl.ops.converge import Applier
 from llmctl.ops.endpoint import endpoints
 from llmctl.ops.keys import ensure_key
 from llmctl.ops.survey import Survey, survey
 from llmctl.paths import StackPaths
+
+if TYPE_CHECKING:
+    from llmctl.core.verdict import Formats
 
 READY_S = 900.0
 
@@ -55,6 +60,7 @@ def up(
     listen: Listener,
     *,
     pull: bool = True,
+    force: bool = False,
     timeout_s: float = READY_S,
 ) -> UpResult:
     """Make the stack run and prove that it answers.
@@ -66,6 +72,7 @@ def up(
         hub: Where models come from.
         listen: Hears each step.
         pull: Whether missing models may be pulled.
+        force: Whether settings that do not fit into memory are tried nevertheless.
         timeout_s: Seconds each service has to become ready.
 
     Raises:
@@ -74,7 +81,7 @@ def up(
     with files.exclusive(paths.state / "lock", "llmctl up"):
         if stack.needs_key:
             ensure_key(paths)
-        found = survey(paths, stack, engine, hub if pull else None, listen)
+        found = survey(paths, stack, engine, hub if pull else None, listen, force=force)
         fetches = tuple(a for a in found.plan.actions if isinstance(a, FetchModel))
         if fetches and not pull:
             names = ", ".join(path for a in fetches for path, _ in a.model.files)
@@ -85,7 +92,9 @@ def up(
         if fetches:
             # The files' hashes are a part of what runs, and known only now: plan anew.
             _applier(found, engine, hub, listen, timeout_s).apply(Plan(stack.name, fetches))
-            found = survey(paths, stack, engine, hub, lambda _event: None)
+            found = survey(paths, stack, engine, hub, lambda _event: None, force=force)
+        # Before anything starts: what then holds the memory must not be planned around.
+        keep(paths, found.settled, listen)
         _applier(found, engine, hub, listen, timeout_s).apply(found.plan)
         _all_ready(found, engine, listen, timeout_s)
     where = endpoints(paths, stack, found.info.kind, found.info.host_gateway)
@@ -120,8 +129,15 @@ def _applier(
     specs = {spec.name: spec for spec in found.stack.models}
     rendered = {file.path: file for file in found.deployment.files}
 
+    def formats() -> Formats:
+        from llmctl.core.verdict import formats_of
+
+        return formats_of(found.info.kind, found.stack.localai_image)
+
+    options = models.PullOptions(formats=formats)
+
     def fetch(name: str) -> None:
-        models.pull(found.paths, specs[name], hub, listen)
+        models.pull(found.paths, specs[name], hub, listen, options)
 
     def write(path: str) -> None:
         configure.write(found.paths, [rendered[path]], force=False, listen=listen)

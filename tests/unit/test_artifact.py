@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import PurePosixPath
 
 import pytest
@@ -10,12 +11,15 @@ from hypothesis import strategies as st
 
 from llmctl.core.artifact import (
     Choice,
+    ModelFile,
+    Repair,
     RepoFile,
     RepoInfo,
     canonical,
     choose,
     is_safe_path,
     local_paths,
+    no_projector,
     quantisation,
     shards,
 )
@@ -28,7 +32,7 @@ def repo(*paths: str) -> RepoInfo:
 
 def chosen(info: RepoInfo, asked: str | None = None) -> tuple[list[str], str]:
     choice = choose(info, asked)
-    return [file.path for file in choice.model], choice.projector.path
+    return [file.path for file in choice.model], choice.projectors[0].path
 
 
 @pytest.mark.parametrize(
@@ -143,8 +147,32 @@ def test_nothing_fits() -> None:
 
 
 def test_no_projector() -> None:
-    with pytest.raises(ConfigError, match="no vision projector"):
-        choose(repo("m-Q4_K_M.gguf"), None)
+    info = repo("m-Q4_K_M.gguf", "config.json")
+    assert choose(info, None).projectors == ()
+    error = no_projector(info)
+    assert "no vision projector" in error.message
+    assert error.details == "m-Q4_K_M.gguf\nconfig.json"
+
+
+def test_all_projectors_come_into_question() -> None:
+    """Their headers decide; the name only says which one to ask first."""
+    info = repo("v-Q4_K_M.gguf", "mmproj-F32.gguf", "mmproj-F16.gguf", "sub/mmproj-F16.gguf")
+    assert [file.path for file in choose(info, None).projectors] == [
+        "mmproj-F16.gguf",
+        "mmproj-F32.gguf",
+        "sub/mmproj-F16.gguf",
+    ]
+
+
+def test_a_repaired_file_knows_its_original() -> None:
+    plain = ModelFile("m/p.gguf", 5, "1" * 64, "p.gguf")
+    assert plain.original is plain
+    repair = Repair("mlp", "m/p.gguf", 5, "1" * 64)
+    mended = ModelFile("m/p.repaired.gguf", 6, "2" * 64, "p.gguf", repair, {"tokens": 4})
+    assert mended.original == plain
+    # What a header says for people is no part of what a file is.
+    assert mended == dataclasses.replace(mended, header={})
+    assert len({mended, dataclasses.replace(mended, header={})}) == 1
 
 
 def test_no_gguf_at_all() -> None:
@@ -213,7 +241,7 @@ def test_hostile_listings_never_choose_an_unsafe_path(paths: list[str]) -> None:
         assert "\n" not in choice.message
         assert (choice.details or "x").replace("\n", "").isprintable()
     else:
-        remotes = tuple(file.path for file in (*choice.model, choice.projector))
+        remotes = tuple(file.path for file in (*choice.model, *choice.projectors))
         places = local_paths("name", remotes)
         assert all(is_safe_path(path) for path in (*remotes, *places))
         assert len(set(places)) == len(places)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmctl.core.artifact import Artifact, ModelFile, is_safe_path
+from llmctl.core.artifact import Artifact, ModelFile, Repair, is_safe_path
 from llmctl.core.lock import Lock, format_lock, parse_lock
 from llmctl.errors import ConfigError
 
@@ -24,12 +24,24 @@ PATH = (
     .filter(is_safe_path)
 )
 TEXT = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), max_size=30)
+SIZE = st.integers(0, 1 << 60)
+SHA256 = st.binary(min_size=32, max_size=32).map(bytes.hex)
+FACT = st.none() | st.booleans() | st.integers() | TEXT
 FILE = st.builds(
     ModelFile,
     path=PATH,
-    size=st.integers(0, 1 << 60),
-    sha256=st.binary(min_size=32, max_size=32).map(bytes.hex),
+    size=SIZE,
+    sha256=SHA256,
     remote=st.none() | PATH,
+    repair=st.none()
+    | st.builds(
+        Repair,
+        kind=st.sampled_from(("mlp", "ldpv2")),
+        original=PATH,
+        size=SIZE,
+        sha256=SHA256,
+    ),
+    header=st.dictionaries(st.sampled_from(("width", "tokens", "projector_type")), FACT),
 )
 ARTIFACT = st.builds(
     Artifact,
@@ -47,10 +59,16 @@ LOCK = st.lists(ARTIFACT, max_size=4, unique_by=lambda a: a.name).map(
 )
 
 
+def headers(lock: Lock) -> list[dict[str, Any]]:
+    return [dict(f.header) for name in sorted(lock.models) for f in lock.models[name].files]
+
+
 @given(LOCK)
 def test_round_trip(lock: Lock) -> None:
     text = format_lock(lock)
-    assert parse_lock(text, "llmctl.lock") == lock
+    parsed = parse_lock(text, "llmctl.lock")
+    assert parsed == lock
+    assert headers(parsed) == headers(lock)  # no part of equality
     assert format_lock(parse_lock(text, "llmctl.lock")) == text
 
 
@@ -79,7 +97,14 @@ LLAVA = Artifact(
     None,
     "vicuna",
     (ModelFile("m.gguf", 4, "0" * 64, "m.gguf"),),
-    ModelFile("p.gguf", 5, "1" * 64, "p.gguf"),
+    ModelFile(
+        "p.repaired.gguf",
+        6,
+        "2" * 64,
+        "p.gguf",
+        Repair("mlp", "p.gguf", 5, "1" * 64),
+        {"projector_type": "mlp", "width": 4096},
+    ),
 )
 
 
@@ -87,8 +112,10 @@ LLAVA = Artifact(
     ("path", "value", "complaint"),
     [
         ((), [], "llmctl.lock: expected a mapping, got a list"),
-        (("version",), "1", "version: expected 1"),
-        (("version",), 2, "written by a newer llmctl"),
+        (("version",), "2", "version: expected 2"),
+        (("version",), True, "version: expected 2"),
+        (("version",), 0, "version: expected 2"),
+        (("version",), 3, "version 3 was written by a newer llmctl; this one reads 2"),
         (("models",), None, "models: expected a mapping, got nothing"),
         (("models", "llava"), "x", "models.llava: expected a mapping"),
         (("models", "../evil"), {}, "models: expected a model name"),
@@ -112,6 +139,18 @@ LLAVA = Artifact(
         (("models", "llava", "projector", "size"), -1, "models.llava.projector.size"),
         (("models", "llava", "projector", "size"), True, "models.llava.projector.size"),
         (("models", "llava", "projector", "sha256"), "0", "models.llava.projector.sha256"),
+        (("models", "llava", "projector", "repair"), [], "projector.repair: expected a mapping"),
+        (("models", "llava", "projector", "repair", "kind"), 1, "repair.kind: expected a text"),
+        (
+            ("models", "llava", "projector", "repair", "original"),
+            "../p.gguf",
+            "models.llava.projector.repair.original: expected the path",
+        ),
+        (("models", "llava", "projector", "repair", "size"), None, "projector.repair.size"),
+        (("models", "llava", "projector", "repair", "sha256"), None, "projector.repair.sha256"),
+        (("models", "llava", "projector", "repair", "extra"), 1, "repair.extra: expected no such"),
+        (("models", "llava", "projector", "header"), 1, "projector.header: expected a mapping"),
+        (("models", "llava", "projector", "header", "x"), [1], "projector.header.x: expected a"),
     ],
 )
 def test_damage_is_named(path: tuple[Any, ...], value: Any, complaint: str) -> None:
@@ -144,3 +183,21 @@ def test_not_json() -> None:
 def test_a_file_of_two_models_has_two_owners() -> None:
     lock = Lock().with_model(LLAVA).with_model(dataclasses.replace(LLAVA, name="eyes"))
     assert lock.owners("m.gguf") == ("eyes", "llava")
+
+
+def test_a_lock_of_version_1_is_read() -> None:
+    """As llmctl 0.1 wrote it: neither headers nor repairs; it is written anew as version 2."""
+    document = json.loads(format_lock(Lock({"llava": LLAVA})))
+    document["version"] = 1
+    del document["models"]["llava"]["projector"]["repair"]
+    del document["models"]["llava"]["projector"]["header"]
+    lock = parse_lock(json.dumps(document), "llmctl.lock")
+    projector = lock.models["llava"].projector
+    assert projector is not None
+    assert (projector.repair, projector.header) == (None, {})
+    assert json.loads(format_lock(lock))["version"] == 2
+
+
+def test_an_original_has_the_owner_of_its_copy() -> None:
+    lock = Lock().with_model(LLAVA)
+    assert lock.owners("p.gguf") == lock.owners("p.repaired.gguf") == ("llava",)

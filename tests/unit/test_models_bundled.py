@@ -16,17 +16,24 @@ from llmctl.core.events import silent
 from llmctl.core.stack import ModelSpec
 from llmctl.errors import ConfigError, DiskFullError, LlmctlError
 from llmctl.ops import models
-from llmctl.ops.models import pulling, sources
+from llmctl.ops.models import origins, sources
 from llmctl.paths import StackPaths
+from tests.world.gguf_bytes import language, projector
 
-TEXT = b"GGUF" + b"text" * 100
-EYES = b"GGUF" + b"eyes" * 50
+TEXT = language()
+EYES = projector()
 
 
 class NoHub:
     """A hub that nothing may be asked of."""
 
     def describe(self, *_: Any) -> NoReturn:
+        raise AssertionError
+
+    def read(self, *_: Any) -> NoReturn:
+        raise AssertionError
+
+    def cached(self, *_: Any) -> NoReturn:
         raise AssertionError
 
     def download(self, *_: Any) -> NoReturn:
@@ -76,7 +83,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
     directory.mkdir()
     found = Package(directory)
     monkeypatch.setattr(sources, "builtin_catalog", lambda: found.catalog)
-    monkeypatch.setattr(pulling, "bundled_directory", directory.joinpath)
+    monkeypatch.setattr(origins, "bundled_directory", directory.joinpath)
     return found
 
 
@@ -102,7 +109,7 @@ def test_it_is_resolved_without_hub_and_copied(paths: StackPaths) -> None:
     assert (paths.models / "bird/mmproj-bird.gguf").read_bytes() == EYES
     assert models.read_lock(paths).models == {"bird": wanted}
     assert models.missing(paths, wanted) == ()
-    assert list((paths.models / ".partial").iterdir()) == [paths.models / ".partial/lock"]
+    assert list(paths.partial.iterdir()) == []
 
 
 def test_the_copy_is_not_the_original(paths: StackPaths, package: Package) -> None:
@@ -166,9 +173,12 @@ def test_it_may_have_another_name(paths: StackPaths) -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (TEXT[:-1] + b"?", "SHA-256 .* was expected"),
-        (TEXT[:-1], "bytes were expected"),
-        (b"version https://git-lfs.github.com/spec/v1", "package holds a Git LFS pointer"),
+        (TEXT[:-1] + b"?", "package holds bird.gguf: SHA-256 .* instead of"),
+        (TEXT[:-1], "bytes instead of"),
+        (
+            b"version https://git-lfs.github.com/spec/v1",
+            "package holds bird.gguf: a Git LFS pointer",
+        ),
     ],
 )
 def test_a_damaged_package_is_not_copied(

@@ -14,13 +14,15 @@ from llmctl import files
 from llmctl.core.artifact import RepoFile, RepoInfo
 from llmctl.core.events import Event, Note, Progress, silent
 from llmctl.core.stack import ModelSpec
-from llmctl.errors import ConfigError, DiskFullError, HubError, LlmctlError
+from llmctl.errors import ConfigError, DiskFullError, HubError
 from llmctl.hub.base import OnBytes
 from llmctl.ops import models
 from llmctl.paths import StackPaths
+from tests.world.gguf_bytes import language, projector
 
-TEXT = b"GGUF" + b"text" * 1000
-EYES = b"GGUF" + b"eyes" * 500
+TEXT = language()
+SMALLER = language(seed=1)
+EYES = projector()
 LLAVA_REPO = "mys/ggml_llava-v1.5-7b"
 
 
@@ -31,6 +33,7 @@ class MemoryHub:
         self.repos = repos
         self.sends: dict[str, bytes] = {}
         self.asked: list[str] = []
+        self.cache: dict[str, Path] = {}
         self.with_hashes = True
 
     def describe(self, repo: str, revision: str | None) -> RepoInfo:
@@ -46,14 +49,23 @@ class MemoryHub:
             ),
         )
 
+    def read(self, repo: str, commit: str, remote: str, start: int, stop: int) -> bytes:
+        self.asked.append(f"read {repo} {commit[:3]} {remote}")
+        return self.repos[repo][remote][start:stop]
+
+    def cached(self, repo: str, commit: str, file: RepoFile) -> Path | None:
+        del repo, commit
+        return self.cache.get(file.path)
+
     def download(
-        self, repo: str, commit: str, remote: str, destination: Path, on_bytes: OnBytes
-    ) -> None:
-        self.asked.append(f"download {repo} {commit[:3]} {remote}")
-        content = self.sends.get(remote, self.repos[repo][remote])
+        self, repo: str, commit: str, file: RepoFile, aside: Path, on_bytes: OnBytes
+    ) -> str:
+        self.asked.append(f"download {repo} {commit[:3]} {file.path}")
+        content = self.sends.get(file.path, self.repos[repo][file.path])
         on_bytes(0, len(content))
-        destination.write_bytes(content)
+        aside.write_bytes(content)
         on_bytes(len(content), len(content))
+        return sha256(content)
 
 
 @pytest.fixture
@@ -66,7 +78,11 @@ def hub() -> MemoryHub:
     return MemoryHub(
         {
             LLAVA_REPO: {"ggml-model-q4_k.gguf": TEXT, "mmproj-model-f16.gguf": EYES},
-            "org/Vision-GGUF": {"v-Q8_0.gguf": TEXT, "v-Q4_0.gguf": EYES, "mmproj-F16.gguf": EYES},
+            "org/Vision-GGUF": {
+                "v-Q8_0.gguf": TEXT,
+                "v-Q4_0.gguf": SMALLER,
+                "mmproj-F16.gguf": EYES,
+            },
         }
     )
 
@@ -95,10 +111,9 @@ def rewrite(path: Path, content: bytes) -> None:
 
 def test_the_guides_layout(paths: StackPaths, hub: MemoryHub) -> None:
     result = models.pull(paths, spec(), hub, silent)
-    assert below(paths.root) == {
+    assert {path for path in below(paths.root) if not path.startswith(".llmctl/locks/")} == {
         "models/ggml-model-q4_k.gguf",
         "models/mmproj-model-f16.gguf",
-        "models/.partial/lock",
         "llmctl.lock",
         ".llmctl/hashes.json",
     }
@@ -158,7 +173,9 @@ def test_files_of_the_old_source_are_named(paths: StackPaths, hub: MemoryHub) ->
     events: list[Event] = []
     models.pull(paths, spec("hf://org/Vision-GGUF:q4_0", "eyes"), hub, events.append)
     notes = [event.text for event in events if isinstance(event, Note)]
-    assert notes == [f"{paths.models / 'eyes/v-Q8_0.gguf'} (0.0 GB) is no longer used"]
+    assert notes == [
+        f"{paths.models / 'eyes/v-Q8_0.gguf'} (0.0 GB) is no longer used; `llmctl models gc` deletes it"
+    ]
     assert (paths.models / "eyes/v-Q8_0.gguf").exists()
 
 
@@ -203,7 +220,7 @@ def test_files_that_are_here_already_are_taken_over(paths: StackPaths, hub: Memo
     result = models.pull(paths, spec(), hub, silent)
     assert result.already == ("ggml-model-q4_k.gguf",)
     assert result.downloaded == ("mmproj-model-f16.gguf",)
-    assert len(hub.asked) == 2
+    assert sum("download" in request for request in hub.asked) == 1
 
 
 def test_a_strangers_file_is_never_replaced(paths: StackPaths, hub: MemoryHub) -> None:
@@ -220,11 +237,14 @@ def test_a_strangers_file_is_never_replaced(paths: StackPaths, hub: MemoryHub) -
 @pytest.mark.parametrize(
     ("sent", "complaint"),
     [
-        (b"<!DOCTYPE html><html>sign in</html>", "the hub sent an HTML page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid", "the hub sent a Git LFS pointer"),
-        (b"", "the hub sent an empty file"),
-        (TEXT[:-1], f"{len(TEXT)} bytes were expected, {len(TEXT) - 1} came"),
-        (TEXT[:-1] + b"?", f"SHA-256 {sha256(TEXT)} was expected, {sha256(TEXT[:-1] + b'?')} came"),
+        (b"<!DOCTYPE html><html>sign in</html>", "ggml-model-q4_k.gguf: an HTML page"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "ggml-model-q4_k.gguf: a Git LFS pointer",
+        ),
+        (b"", "ggml-model-q4_k.gguf: an empty file"),
+        (TEXT[:-1], f"{len(TEXT) - 1} bytes instead of {len(TEXT)}"),
+        (TEXT[:-1] + b"?", f"SHA-256 {sha256(TEXT[:-1] + b'?')} instead of {sha256(TEXT)}"),
     ],
 )
 def test_a_wrong_file_never_gets_the_final_name(
@@ -234,7 +254,7 @@ def test_a_wrong_file_never_gets_the_final_name(
     with pytest.raises(HubError) as caught:
         models.pull(paths, spec(), hub, silent)
     assert complaint in caught.value.message
-    assert below(paths.root) <= {"models/.partial/lock"}
+    assert below(paths.models) == set()
 
 
 def test_a_finished_file_stays_when_the_next_one_fails(paths: StackPaths, hub: MemoryHub) -> None:
@@ -244,7 +264,7 @@ def test_a_finished_file_stays_when_the_next_one_fails(paths: StackPaths, hub: M
     hub.sends.clear()
     hub.asked.clear()
     assert models.pull(paths, spec(), hub, silent).downloaded == ("mmproj-model-f16.gguf",)
-    assert [request.split()[0] for request in hub.asked] == ["describe", "download"]
+    assert "download mys/ggml_llava-v1.5-7b ccc ggml-model-q4_k.gguf" not in hub.asked
 
 
 def test_without_hashes_the_computed_one_is_recorded(paths: StackPaths, hub: MemoryHub) -> None:
@@ -292,22 +312,6 @@ def test_disk_space_is_checked_first(
     models.pull(paths, spec(), hub, silent)
 
 
-def test_one_pull_at_a_time(paths: StackPaths, hub: MemoryHub) -> None:
-    with (
-        files.exclusive(paths.models / ".partial/lock", "llmctl models pull llava"),
-        pytest.raises(LlmctlError, match=r"llmctl models pull llava \(pid \d+\) is at work"),
-    ):
-        models.pull(paths, spec(), hub, silent)
-
-
-def test_what_killed_runs_left_is_cleared(paths: StackPaths, hub: MemoryHub) -> None:
-    left = paths.models / ".partial/old/x.gguf.d/.cache/part.incomplete"
-    left.parent.mkdir(parents=True)
-    left.write_bytes(b"half")
-    models.pull(paths, spec(), hub, silent)
-    assert below(paths.models / ".partial") == {"lock"}
-
-
 def local(paths: StackPaths, model: str, mmproj: str | None = None) -> ModelSpec:
     for name, content in ((model, TEXT), (mmproj, EYES)):
         if name:
@@ -336,15 +340,15 @@ def test_local_files_inside_are_used_where_they_are(paths: StackPaths, hub: Memo
     result = models.pull(paths, wanted, hub, silent)
     assert [file.path for file in result.artifact.files] == ["sub/m.gguf", "p.gguf"]
     assert result.artifact.model[0].sha256 == sha256(TEXT)
-    assert below(paths.models) == {"sub/m.gguf", "p.gguf", ".partial/lock"}
+    assert below(paths.models) == {"sub/m.gguf", "p.gguf"}
 
 
 def test_a_local_file_may_change(paths: StackPaths, hub: MemoryHub) -> None:
     wanted = local(paths, "models/m.gguf", "models/p.gguf")
     models.pull(paths, wanted, hub, silent)
-    rewrite(paths.models / "m.gguf", b"GGUF" + TEXT[4:][::-1])
+    rewrite(paths.models / "m.gguf", SMALLER)
     result = models.pull(paths, wanted, hub, silent)
-    assert result.artifact.model[0].sha256 == sha256(b"GGUF" + TEXT[4:][::-1])
+    assert result.artifact.model[0].sha256 == sha256(SMALLER)
 
 
 def test_a_copy_where_links_do_not_reach(
@@ -367,6 +371,9 @@ def test_a_copy_where_links_do_not_reach(
 def test_local_shards_come_together(paths: StackPaths, hub: MemoryHub) -> None:
     local(paths, "w/m-00002-of-00002.gguf")
     wanted = local(paths, "w/m-00001-of-00002.gguf", "w/p.gguf")
+    (paths.root / "w/m-00001-of-00002.gguf").write_bytes(
+        language(extra={"split.count": 2, "split.no": 0})
+    )
     result = models.pull(paths, wanted, hub, silent)
     assert [file.path for file in result.artifact.model] == [
         "mine/m-00001-of-00002.gguf",
@@ -392,7 +399,7 @@ def test_a_local_model_without_a_projector_is_warned_about(
     events: list[Event] = []
     models.pull(paths, local(paths, "m.gguf"), hub, events.append)
     notes = [event.text for event in events if isinstance(event, Note) and event.warning]
-    assert notes == ["mine: without mmproj it will not see pictures"]
+    assert [note.partition("(")[0] for note in notes] == ["there is no vision projector "]
 
 
 def test_listing(paths: StackPaths, hub: MemoryHub) -> None:
@@ -438,7 +445,7 @@ def test_remove_spares_what_others_use(paths: StackPaths, hub: MemoryHub) -> Non
     models.remove(paths, removal)
     assert not (paths.models / "eyes").exists()
     models.remove(paths, models.plan_removal(paths, "llava"))
-    assert below(paths.models) == {"eyes.yaml", ".partial/lock"}
+    assert below(paths.models) == {"eyes.yaml"}
     assert models.read_lock(paths).models == {}
     with pytest.raises(ConfigError, match="was not pulled"):
         models.plan_removal(paths, "llava")

@@ -99,7 +99,7 @@ def test_the_first_load_error_is_kept_and_never_asked_for_twice(engine: FakeEngi
     refusal = as_json({"error": {"code": 500, "message": words, "type": ""}}, 500)
     cooldown = as_json({"error": {"message": "in cooldown"}}, 503)
     error = failure("localai", engine, **{"POST /backend/load": [refusal, cooldown]})
-    assert "lacks a projector type" in error.message
+    assert "states no type" in error.message
     assert words in (error.details or "")
     assert "localai started" in (error.details or "")  # the last log lines
 

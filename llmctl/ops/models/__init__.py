@@ -1,4 +1,8 @@
-"""Model files: where they come from, what is here, and how they get here."""
+"""Model files: where they come from, what is here, and how they get here.
+
+`garbage`, `inspecting` and `examining` are imported where they are used: a pull with nothing to do,
+and a no-op `up`, read no header.
+"""
 
 from llmctl.hub.base import Hub
 from llmctl.ops.models.disk import missing
@@ -14,7 +18,7 @@ from llmctl.ops.models.inventory import (
     show,
     verify,
 )
-from llmctl.ops.models.pulling import PullResult, pull
+from llmctl.ops.models.pulling import PullOptions, PullResult, pull
 from llmctl.ops.models.sources import capabilities, load_catalog, read_lock, resolve
 
 __all__ = [
@@ -22,6 +26,7 @@ __all__ = [
     "FileOnDisk",
     "Hub",
     "Listed",
+    "PullOptions",
     "PullResult",
     "Removal",
     "Shown",

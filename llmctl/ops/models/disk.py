@@ -26,33 +26,65 @@ class State(Enum):
 
 
 class HashCache:
-    """SHA-256 by path, valid while size, modification time and inode stay the same."""
+    """SHA-256 by path, valid while size, modification time and inode stay the same.
+
+    Several processes may work with it; each writes only what it found out itself.
+    """
 
     def __init__(self, paths: StackPaths) -> None:
         self._paths = paths
         self._entries = self._load()
-        self._changed = False
+        self._mine: dict[str, dict[str, Any] | None] = {}
 
     def get(self, path: str) -> str | None:
         """The file's hash, None when it was never hashed or has changed since."""
         entry = self._entries.get(path)
         return entry["sha256"] if entry and entry["stat"] == self._stat(path) else None
 
-    def put(self, path: str, sha256: str) -> None:
-        """Remember a hash that was just computed."""
-        self._entries[path] = {"stat": self._stat(path), "sha256": sha256}
-        self._changed = True
+    def put(self, path: str, sha256: str, *, fetched: bool | None = None) -> None:
+        """Remember a hash that was just computed.
+
+        Args:
+            path: The file, relative to models/.
+            sha256: Its hash.
+            fetched: Whether llmctl put the file there; None leaves what is known of that.
+        """
+        if fetched is None:
+            fetched = self.fetched(path)
+        entry = {"stat": self._stat(path), "sha256": sha256, "fetched": fetched}
+        self._entries[path] = self._mine[path] = entry
+
+    def fetched(self, path: str) -> bool:
+        """Whether llmctl put that file there, so that it may also delete it."""
+        return bool(self._entries.get(path, {}).get("fetched"))
+
+    def paths(self) -> tuple[str, ...]:
+        """Every path there is an entry for."""
+        return tuple(sorted(self._entries))
 
     def forget(self, path: str) -> None:
         """Drop a file that is gone."""
-        self._changed |= self._entries.pop(path, None) is not None
+        if self._entries.pop(path, None) is not None:
+            self._mine[path] = None
+
+    def reload(self) -> None:
+        """See what other processes have found out since."""
+        self._entries = self._load()
+        for path, entry in self._mine.items():
+            if entry is None:
+                self._entries.pop(path, None)
+            else:
+                self._entries[path] = entry
 
     def save(self) -> None:
         """Write the cache when something in it changed."""
-        if self._changed:
+        if not self._mine:
+            return
+        with files.turn(self._paths.locks / "hashes", "llmctl", lambda _holder: None):
+            self.reload()
             text = json.dumps(dict(sorted(self._entries.items())), indent=1, ensure_ascii=False)
             files.write_atomic(self._paths.hash_cache, text + "\n")
-            self._changed = False
+        self._mine = {}
 
     def _stat(self, path: str) -> list[int]:
         stat = (self._paths.models / path).stat()
@@ -68,7 +100,7 @@ class HashCache:
         return {
             path: entry
             for path, entry in entries.items()
-            if isinstance(entry, dict) and entry.keys() == {"stat", "sha256"}
+            if isinstance(entry, dict) and {"stat", "sha256"} <= entry.keys()
         }
 
 

@@ -12,7 +12,7 @@ from llmctl.core.events import Listener
 from llmctl.core.lock import Lock
 from llmctl.errors import ConfigError
 from llmctl.ops.models.disk import HashCache, hash_with_progress, state
-from llmctl.ops.models.pulling import working, write_lock
+from llmctl.ops.models.pulling import write_lock
 from llmctl.ops.models.sources import load_catalog, read_lock
 from llmctl.paths import StackPaths
 
@@ -137,8 +137,13 @@ def show(paths: StackPaths, name: str) -> Shown:
     )
 
 
-def verify(paths: StackPaths, name: str | None, listen: Listener) -> tuple[Check, ...]:
-    """Hash every file of one pulled model, or of all, against the lock.
+def verify(
+    paths: StackPaths, name: str | None, listen: Listener, *, deep: bool = False
+) -> tuple[Check, ...]:
+    """Compare every file of one pulled model, or of all, with the lock.
+
+    A file that was hashed before is hashed again only when its size, modification time or inode
+    changed; `deep` hashes every file, which finds what a disk altered by itself.
 
     Raises:
         ConfigError: the model was never pulled.
@@ -151,7 +156,8 @@ def verify(paths: StackPaths, name: str | None, listen: Listener) -> tuple[Check
     for artifact in chosen:
         for file in artifact.files:
             if file.path not in hashes:
-                hashes[file.path] = _fresh_hash(paths, file.path, cache, listen)
+                known = None if deep else _known_hash(paths, file.path, cache)
+                hashes[file.path] = known or _fresh_hash(paths, file.path, cache, listen)
             found = hashes[file.path]
             verdict: Literal["ok", "changed", "missing"] = (
                 "ok" if found == file.sha256 else "changed"
@@ -172,12 +178,17 @@ def plan_removal(paths: StackPaths, name: str) -> Removal:
     lock = read_lock(paths)
     artifact = _pulled(lock, name)
     delete, shared = [], []
+    cache = HashCache(paths)
+    of_it = {file.path: file for file in artifact.files}
     for file in artifact.files:
-        place = paths.models / file.path
-        if others := [owner for owner in lock.owners(file.path) if owner != name]:
-            shared.append((file.path, others[0]))
+        if file.repair and cache.fetched(file.repair.original):
+            of_it[file.repair.original] = file.original
+    for path in of_it:
+        place = paths.models / path
+        if others := [owner for owner in lock.owners(path) if owner != name]:
+            shared.append((path, others[0]))
         elif place.is_file():
-            delete.append((file.path, place.stat().st_size))
+            delete.append((path, place.stat().st_size))
     rendered = [paths.models / f"{name}{suffix}" for suffix in (".yaml", ".tmpl")]
     return Removal(
         name,
@@ -194,7 +205,7 @@ def remove(paths: StackPaths, removal: Removal) -> None:
         LlmctlError: a pull is at work, or a file cannot be deleted.
     """
     cache = HashCache(paths)
-    with working(paths, f"llmctl models rm {removal.name}"):
+    with files.exclusive(paths.locks / "lock", f"llmctl models rm {removal.name}"):
         for path, _ in removal.delete:
             place = paths.models / path
             files.delete(place)
@@ -226,6 +237,10 @@ def _listed(paths: StackPaths, artifact: Artifact, title: str, *, pulled: bool) 
         bytes=sum(sizes),
         pulled=pulled,
     )
+
+
+def _known_hash(paths: StackPaths, path: str, cache: HashCache) -> str | None:
+    return cache.get(path) if (paths.models / path).is_file() else None
 
 
 def _fresh_hash(paths: StackPaths, path: str, cache: HashCache, listen: Listener) -> str | None:

@@ -12,10 +12,12 @@ from llmctl import files
 from llmctl.core.artifact import (
     Artifact,
     ModelFile,
+    RepoFile,
     RepoInfo,
     choose,
     is_safe_path,
     local_paths,
+    no_projector,
     shards,
 )
 from llmctl.core.capabilities import Capabilities
@@ -64,9 +66,24 @@ def resolve(paths: StackPaths, spec: ModelSpec, hub: Hub | None) -> Artifact:
     return artifact
 
 
-def find(paths: StackPaths, spec: ModelSpec, hub: Hub | None) -> Artifact:
-    """`resolve` before the spec's own template is applied: what the lock records."""
-    locked = read_lock(paths).models.get(spec.name)
+def find(
+    paths: StackPaths,
+    spec: ModelSpec,
+    hub: Hub | None,
+    *,
+    fresh: bool = False,
+    blind: bool = False,
+) -> Artifact:
+    """`resolve` before the spec's own template is applied: what the lock records.
+
+    Args:
+        paths: The stack directory.
+        spec: The model.
+        hub: Where a repository is looked up, None to stay offline.
+        fresh: Whether to look anew where the lock has an answer.
+        blind: Whether a repository without a projector is an answer, too.
+    """
+    locked = None if fresh else read_lock(paths).models.get(spec.name)
     if spec.model is not None:
         return _local(paths, spec, locked)
     source = spec.source or ""
@@ -86,22 +103,57 @@ def find(paths: StackPaths, spec: ModelSpec, hub: Hub | None) -> Artifact:
             hint=f"llmctl models pull {source}",
         )
     info = hub.describe(reference.repo, reference.revision)
-    choice = choose(info, reference.quant)
-    chosen = (*choice.model, choice.projector)
-    places = local_paths(spec.name, tuple(file.path for file in chosen))
+    artifact = candidates(spec.name, source, info)[0]
+    if artifact.projector is None and not blind:
+        raise no_projector(info)
+    return artifact
+
+
+def candidates(
+    name: str, source: str, info: RepoInfo, model: str | None = None
+) -> tuple[Artifact, ...]:
+    """What an hf:// reference may mean: one artifact a projector, the likeliest by name first.
+
+    Without any projector in the repository it is one artifact that has none.
+
+    Args:
+        name: The model's name here.
+        source: The reference.
+        info: What the repository holds.
+        model: The language model's first file, where it was chosen already.
+
+    Raises:
+        ConfigError: the repository holds no fitting model.
+    """
+    choice = choose(info, model or parse_reference(source).quant)
+    return tuple(
+        _from_repo(name, source, info, choice.model, projector)
+        for projector in choice.projectors or (None,)
+    )
+
+
+def _from_repo(
+    name: str,
+    source: str,
+    info: RepoInfo,
+    model: tuple[RepoFile, ...],
+    projector: RepoFile | None,
+) -> Artifact:
+    chosen = (*model, projector) if projector else model
+    places = local_paths(name, tuple(file.path for file in chosen))
     found = tuple(
         ModelFile(path=place, size=file.size, sha256=file.sha256, remote=file.path)
         for place, file in zip(places, chosen, strict=True)
     )
     return Artifact(
-        name=spec.name,
+        name=name,
         source=source,
-        repo=reference.repo,
+        repo=info.repo,
         commit=info.commit,
         licence=info.licence,
         template="tokenizer",
-        model=found[:-1],
-        projector=found[-1],
+        model=found[: len(model)],
+        projector=found[-1] if projector else None,
     )
 
 
@@ -148,8 +200,12 @@ def _local(paths: StackPaths, spec: ModelSpec, locked: Artifact | None) -> Artif
     source = "file:" + ",".join(given)
     known = {}
     if locked and locked.source == source:
-        known = {file.path: file for file in locked.files}
+        known = {file.original.path: file.original for file in locked.files}
     model = tuple(_local_file(paths, spec.name, part, known) for part in shards(spec.model or ""))
+    projector = _local_file(paths, spec.name, spec.mmproj, known) if spec.mmproj else None
+    if projector and known and locked and (was := locked.projector) and was.repair:
+        # Repaired by an earlier pull; it stays so while the original is the same.
+        projector = was if projector == was.original else projector
     return Artifact(
         name=spec.name,
         source=source,
@@ -158,7 +214,7 @@ def _local(paths: StackPaths, spec: ModelSpec, locked: Artifact | None) -> Artif
         licence=None,
         template="tokenizer",
         model=model,
-        projector=_local_file(paths, spec.name, spec.mmproj, known) if spec.mmproj else None,
+        projector=projector,
     )
 
 

@@ -50,9 +50,10 @@ _CACHE_TYPES = {
 class LoadedModel:
     """A llama.cpp server and how to reach it."""
 
-    def __init__(self, config: ModelConfig, server: Any, *, sees: bool) -> None:
+    def __init__(self, config: ModelConfig, server: Any, *, sees: bool, said: str) -> None:
         self.config = config
         self.sees = sees
+        self.said = said  # by the backend while it loaded, on its stderr
         self._server = server  # destroying it stops it
         self._address = urllib.parse.urlsplit(server.listening_address).netloc
         # A server destroyed before its loop runs never ends (seen with this version): wait until it
@@ -151,15 +152,15 @@ class Loader:
         if not backends.installed(self._settings.backends):
             raise LoadError("no backends found")
         params = parameters(config, self._settings)
-        with _captured_stderr() as errors:
+        with _captured_stderr() as said:
             try:
                 server = xllamacpp.Server(params)
             except RuntimeError:
                 server = None
         if server is None:
-            raise LoadError(_load_failure(params, errors))
+            raise LoadError(_load_failure(params, _errors(said)))
         sees = bool(config.get("mmproj"))
-        model = LoadedModel(config, server, sees=sees)
+        model = LoadedModel(config, server, sees=sees, said="".join(said))
         log.info("Model loaded modelID=%s backend=%s vision=%s", config.name, backend, sees)
         return model
 
@@ -192,7 +193,7 @@ def parameters(config: ModelConfig, settings: Settings) -> Any:
         if config.get(key) in _CACHE_TYPES:
             setattr(params, key, _CACHE_TYPES[config.get(key)])
     params.use_jinja = True
-    params.verbosity = 1  # errors only
+    params.verbosity = 4  # as LocalAI's backend, which passes on what llama.cpp says
     log.info(
         "Loading model modelID=%s context=%d threads=%d (asked %d) parallel=%d batch=%d flash=%s",
         config.name,
@@ -229,25 +230,32 @@ def _refusal(answer: dict[str, Any]) -> ApiError:
     return ApiError(500, f"rpc error: code = Internal desc = {message}")
 
 
+def _errors(said: list[str]) -> list[str]:
+    """llama.cpp's own error lines, each once."""
+    lines = re.findall(r"^[\d.]+ E (.*\S)", "".join(said), re.MULTILINE)
+    return list(dict.fromkeys(re.sub(r"\s+", " ", line) for line in lines))
+
+
 @contextmanager
 def _captured_stderr() -> Iterator[list[str]]:
-    """llama.cpp's error lines, which it writes to file descriptor 2; they are passed on afterwards.
+    """What llama.cpp writes to file descriptor 2; its errors are passed on afterwards.
 
     Descriptor-wide, so a line that another thread logs meanwhile is passed on a moment late.
     """
-    errors: list[str] = []
+    said: list[str] = []
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as capture:
         os.dup2(capture.fileno(), 2)
         try:
-            yield errors
+            yield said
         finally:
             os.dup2(saved, 2)
             os.close(saved)
             capture.seek(0)
             text = capture.read().decode(errors="replace")
-            sys.stderr.write(text)
+            said.append(text)
+            # LocalAI logs its backend's output at debug; only errors reach a plain log.
+            quiet = re.sub(r"^[\d.]+ [IWDT] .*\n?|^\s.*\n?", "", text, flags=re.MULTILINE)
+            sys.stderr.write(quiet)
             sys.stderr.flush()
-            lines = re.findall(r"^[\d.]+ E (.*\S)", text, re.MULTILINE)
-            errors.extend(dict.fromkeys(re.sub(r"\s+", " ", line) for line in lines))

@@ -7,7 +7,7 @@ import logging
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.world.localai import backends, chat, errors
 from tests.world.localai.config import ModelConfig, ModelConfigs
@@ -94,6 +94,8 @@ class Handler(BaseHTTPRequestHandler):
                     self._send(200, [{"Name": name} for name in names])
                 case "GET", "/backend/monitor":
                     self._monitor(parse_qs(url.query).get("model", [""])[0])
+                case "GET", path if path.startswith("/api/backend-logs/"):
+                    self._backend_log(unquote(path.rpartition("/")[2]))
                 case "POST", "/backend/load":
                     self._load(body.get("model", ""))
                 case "POST", "/backend/shutdown":
@@ -126,6 +128,16 @@ class Handler(BaseHTTPRequestHandler):
         bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if keys and path not in _PUBLIC and not {bearer, self.headers.get("x-api-key")} & {*keys}:
             raise errors.unauthorized()
+
+    def _backend_log(self, name: str) -> None:
+        """pkg/model's ring buffer; empty unless LOCALAI_ENABLE_BACKEND_LOGGING is set."""
+        lines = [
+            {"timestamp": "2026-11-22T12:00:00Z", "stream": "stderr", "text": line}
+            for model in self.world.loader.loaded()
+            if model.config.name == name and self.world.settings.backend_logging
+            for line in model.said.splitlines()
+        ]
+        self._send(200, lines)
 
     def _models(self) -> dict[str, Any]:
         data = [{"id": name, "object": "model"} for name in self.world.configs.names()]

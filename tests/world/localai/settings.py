@@ -27,6 +27,7 @@ class Settings:
     upload_limit_mb: int
     threads: int | None
     cooldown_s: float
+    backend_logging: bool
     capability: str
     startup_s: float
     install_s: float
@@ -57,6 +58,7 @@ class Settings:
             upload_limit_mb=int(value("UPLOAD_LIMIT", "15")),
             threads=int(threads) if threads else None,
             cooldown_s=go_duration(value("MODEL_LOAD_FAILURE_COOLDOWN", "10s")),
+            backend_logging=value("ENABLE_BACKEND_LOGGING", "false") == "true",
             capability=value("FORCE_META_BACKEND_CAPABILITY", "") or _baked_capability(),
             startup_s=float(environment.get("STANDIN_STARTUP_SECONDS", "0.5")),
             install_s=float(environment.get("STANDIN_INSTALL_SECONDS", "0")),
