@@ -25,7 +25,7 @@ MAX_TENSORS = 1 << 15  # the largest models of 2026 have some two thousand
 MAX_ITEMS = 2_000_000  # texts walked over in all arrays together
 MAX_TEXT = 1 << 20  # of a value that is kept; a chat template has some ten thousand
 MAX_NAME = 1 << 16
-MAX_KEPT = 4 << 20  # bytes of everything that is kept; Python's objects take several times that
+MAX_KEPT = 4 << 20  # bytes of all values, and of all names; Python's objects take more
 KEPT_ITEMS = 1024
 KEPT_TEXTS = 1 << 16  # bytes of an array of texts that is kept
 ALIGNMENT = 32
@@ -34,6 +34,7 @@ MAX_ALIGNMENT = 1 << 16
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _TEXT, _ARRAY = 8, 9
 _LONGEST_WORD = 200
+_TEXT_COST = 60  # bytes of a Python text beside its letters
 _SCALARS: dict[int, tuple[str, struct.Struct]] = {
     0: ("u8", struct.Struct("<B")),
     1: ("i8", struct.Struct("<b")),
@@ -195,7 +196,8 @@ class HeaderReader:
         self._texts = 0  # texts still to walk over
         self._walked = (1, 0)  # texts walked over, and their bytes
         self._items = 0
-        self._room = MAX_KEPT
+        self._room = MAX_KEPT  # for values
+        self._named = 0  # bytes of the names of keys and tensors
         self._values: dict[str, Value] = {}
         self._tensors: list[Tensor] = []
         self._names: set[str] = set()
@@ -306,10 +308,8 @@ class HeaderReader:
         value, at = self._value(key, kind, at + 4)
         if key in self._values:
             raise _damaged(f"the key {_shown(key)} is there twice")
-        self._room -= len(key)
-        if self._room < 0:
-            raise _damaged("the names of its keys take megabytes")
         self._values[key] = value
+        self._named += len(key)
         self._keys_left -= 1
         self._at = at
 
@@ -367,7 +367,7 @@ class HeaderReader:
                 return None
             texts.append(self._decoded(at + 8, length))
             at += 8 + length
-        self._room -= sum(8 + len(text) for text in texts)
+        self._room = max(self._room - sum(_TEXT_COST + len(text) for text in texts), 0)
         return tuple(texts), at
 
     def _walk_texts(self) -> None:
@@ -413,10 +413,8 @@ class HeaderReader:
             )
         if name in self._names:
             raise _damaged(f"the tensor {_shown(name)} is there twice")
-        self._room -= len(name)
-        if self._room < 0:
-            raise _damaged("the names of its tensors take megabytes")
         self._names.add(name)
+        self._named += len(name)
         self._tensors.append(tensor)
         self._tensors_left -= 1
         self._at = at + 12
@@ -425,6 +423,8 @@ class HeaderReader:
         length = self._u64(at)
         if length > MAX_NAME:
             raise _damaged(f"a {what} of {length} bytes")
+        if self._named + length > MAX_KEPT:
+            raise _damaged("the names in it take megabytes")
         return self._decoded(at + 8, length), at + 8 + length
 
     def _decoded(self, at: int, length: int) -> str:
@@ -465,7 +465,7 @@ def _type(name: str, type_id: int) -> TensorType:
         )
     raise GgufError(
         f"tensor {_shown(name)} has the type number {type_id}, which no released llama.cpp knows",
-        hint="is llmctl up to date? else the file is damaged: download it again",
+        hint="download it again; a type newer than this llmctl: update llmctl",
     )
 
 

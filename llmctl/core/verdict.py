@@ -145,7 +145,7 @@ def _of_projector(projector: ProjectorFacts, formats: Formats) -> Iterable[Findi
             f'{formats.engine} does not know projectors of type "{projector.kind}"',
             "set a newer localai.image in llmctl.yaml"
             if projector.kind in KNOWN
-            else "is llmctl up to date? else take another conversion of the model",
+            else "take another conversion of the model; for a newer type, update llmctl",
         )
     elif not projector.vision:
         yield Finding(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -92,21 +93,42 @@ def test_a_file_edited_by_hand_is_not_touched(stack: Stack) -> None:
     assert stack.containers() == {}
 
 
-def test_a_projector_that_todays_llama_cpp_refuses(
-    stack: Stack, workbench: Workbench, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    old = write_pair(tmp_path_factory.mktemp("old"), projector_type=None)
+@contextmanager
+def offering(workbench: Workbench, directory: Path, projector_type: str | None) -> Iterator[None]:
+    """The guide's repository with another projector while the block runs."""
+    pair = write_pair(directory, projector_type=projector_type)
     files: dict[str, bytes | Path] = {
-        "ggml-model-q4_k.gguf": old.text,
-        "mmproj-model-f16.gguf": old.projector,
+        "ggml-model-q4_k.gguf": pair.text,
+        "mmproj-model-f16.gguf": pair.projector,
     }
     good = workbench.hub.repos[LLAVA_REPO]
     workbench.hub.repos[LLAVA_REPO] = Repo(files)
     try:
-        text = error(stack, "up", code=5)
+        yield
     finally:
         workbench.hub.repos[LLAVA_REPO] = good
-    assert "could not load llava: its projector file lacks a projector type" in text
+
+
+def test_a_projector_of_2023_is_repaired(
+    stack: Stack, workbench: Workbench, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with offering(workbench, tmp_path_factory.mktemp("old"), None):
+        done = stack.ok("up")
+    assert 'states its projector type now ("mlp")' in done.stderr
+    rendered = (stack.root / "models" / "llava.yaml").read_text(encoding="utf-8")
+    assert "mmproj-model-f16.repaired.gguf" in rendered
+
+
+def test_a_projector_that_todays_llama_cpp_refuses(
+    stack: Stack, workbench: Workbench, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with offering(workbench, tmp_path_factory.mktemp("odd"), "of_tomorrow"):
+        text = error(stack, "up", code=3)
+        assert 'does not know projectors of type "of_tomorrow"' in text
+        assert stack.containers() == {}
+        stack.ok("models", "pull", "--force")
+        text = error(stack, "up", code=5)
+    assert "could not load llava: its projector file states no type" in text
     assert "with mmproj" in text  # the engine's own words are kept
 
 

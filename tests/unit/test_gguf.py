@@ -17,6 +17,7 @@ from llmctl.core.ggml import FILE_TYPES, REMOVED, TYPES
 from llmctl.core.gguf import (
     FIRST_READ,
     MAX_HEADER,
+    MAX_KEPT,
     NEXT_READ,
     Elided,
     GgufError,
@@ -439,3 +440,12 @@ def test_a_tiny_file_of_the_peers_library(tmp_path_factory: pytest.TempPathFacto
         (t.name, t.shape, header.data_offset + t.offset) for t in header.tensors
     ]
     assert tuple(theirs.fields["k"].contents()) == header.values["k"]
+
+
+def test_a_file_that_says_too_much_is_read_all_the_same() -> None:
+    """What there is no room for is only counted; it is no reason to refuse the file."""
+    header = parse_header(HOSTILE["arrays of bytes"]())
+    kept = [isinstance(value, tuple) for value in header.values.values()]
+    assert (kept[0], kept[-1]) == (True, False)
+    assert header.values["k15999"] == Elided("u8", 1024)
+    assert 8 * 1024 * sum(kept) <= MAX_KEPT

@@ -107,6 +107,8 @@ def _garbage(paths: StackPaths) -> Iterator[Garbage]:
                 # Blocks, not length: an unfinished file may have holes.
                 size = place.stat().st_blocks * 512
                 yield Garbage(str(place.relative_to(paths.root)), size, "unfinished")
+    if not paths.lock_file.exists():
+        return  # it may be in another branch: without it nothing tells what is used
     lock = read_lock(paths)
     used = {file.path for artifact in lock.models.values() for file in artifact.files}
     originals = {
