@@ -120,7 +120,7 @@ def test_a_users_own_files_stay(paths: StackPaths, hub: MemoryHub) -> None:
     (paths.models / "never-seen.gguf").write_bytes(EYES)
     # Another file where an unused one of ours was: it is somebody's now.
     models.pull(paths, spec("hf://org/two-GGUF", "two"), hub, silent)
-    paths.lock_file.unlink()
+    paths.lock_file.write_text(format_lock(Lock()))
     rewrite(paths.models / "two/n.gguf", TEXT[:-1] + b"?")
     assert why(paths) == {"models/two/mmproj.gguf": "unused"}
     collect(paths)
@@ -132,5 +132,12 @@ def test_a_file_that_was_taken_over_stays(paths: StackPaths, hub: MemoryHub) -> 
     (paths.models / "two").mkdir(parents=True)
     (paths.models / "two/n.gguf").write_bytes(TEXT)
     models.pull(paths, spec("hf://org/two-GGUF", "two"), hub, silent)
-    paths.lock_file.unlink()
+    paths.lock_file.write_text(format_lock(Lock()))
     assert why(paths) == {"models/two/mmproj.gguf": "unused"}
+
+
+def test_without_a_lock_nothing_counts_as_unused(paths: StackPaths, hub: MemoryHub) -> None:
+    """It may be in another branch."""
+    models.pull(paths, spec("hf://org/two-GGUF", "two"), hub, silent)
+    paths.lock_file.unlink()
+    assert why(paths) == {}
