@@ -9,6 +9,7 @@ import pytest
 
 from llmctl import files
 from llmctl.core.events import silent
+from llmctl.core.lock import Lock, format_lock
 from llmctl.hub.journal import Journal
 from llmctl.ops import models
 from llmctl.ops.models.garbage import Garbage, Partial, collect, garbage, partials
