@@ -1,7 +1,8 @@
 """The plan against llama.cpp itself: small models of several architectures, loaded by its own server.
 
-One server per process: several in one process hang each other, and so does one that is taken down before
-its loop runs. So each load is this file run as a program, which prints llama.cpp's log and ends hard.
+One server per process: several in one process hang each other, and so does one that is taken down
+before its loop runs. So each load is this file run as a program, which prints llama.cpp's log and ends
+hard.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def _write_block(writer: gguf.GGUFWriter, prefix: str, shape: Shape) -> None:
 
 def write_projector(path: Path, width: int, image: int) -> None:
     """Write a CLIP encoder of two blocks with an MLP onto `width`."""
-    own, forward, patch = 256, 1024, 14
+    own, forward, patch = 1024, 4096, 14  # as CLIP ViT-L
     writer = gguf.GGUFWriter(path, "clip")
     for key, flag in (
         ("has_text_encoder", False),
@@ -142,7 +143,7 @@ def write_projector(path: Path, width: int, image: int) -> None:
         ("feed_forward_length", forward),
         ("projection_dim", width),
         ("block_count", 2),
-        ("attention.head_count", 4),
+        ("attention.head_count", 16),
     ):
         writer.add_uint32(f"clip.vision.{key}", value)
     writer.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-5)
@@ -207,7 +208,7 @@ def loaded(model: Path, settings: Settings, projector: Path | None = None) -> st
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=120,
+        timeout=60,
         check=False,
         cwd=Path(__file__).parents[2],
     )
@@ -291,8 +292,9 @@ def main() -> None:
     # A projector reserves its buffers when it is warmed up, and not before the first picture else.
     p.warmup = bool(told.projector)
     p.verbosity = 4
-    xllamacpp.Server(p)
+    server = xllamacpp.Server(p)  # kept: its destructor waits for a loop that has not begun
     sys.stderr.flush()
+    assert server
     os._exit(0)
 
 

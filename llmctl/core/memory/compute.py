@@ -163,13 +163,21 @@ def _later_gpu(model: Model, sizes: Sizes, placed: Placement, gpu: int) -> int:
 def _first_gpu(
     model: Model, settings: Settings, cells: Cells, sizes: Sizes, placed: Placement, whole: int
 ) -> tuple[int, bool]:
-    """The GPU that RAM's weights are copied to."""
+    """The GPU that RAM's weights are copied to, and the caches that lie beside them."""
     if HOST not in placed.blocks and not placed.experts_kept:
         return whole, False
-    copied = max(block.largest for block in model.blocks)
+    copied = int(COPIED * max(block.largest for block in model.blocks))
     if sizes.outputs >= 32 and placed.head == HOST:  # noqa: PLR2004 - from there on the copy pays
         copied = max(copied, model.head.largest or model.tied)
-    bound = whole + int(COPIED * copied)
+    key, value = cache_type(settings.cache_type_k), cache_type(settings.cache_type_v)
+    cache = max(
+        (
+            kv_bytes(model.layout.blocks[index], cells, key, value, gpu=False)
+            for index in placed.on(HOST)
+        ),
+        default=0,
+    )
+    bound = whole + copied + cache
     if not sizes.flash or placed.experts_kept or settings.legacy_logits:
         return bound, True
     shown = _dense_blocks(model, settings, cells, sizes, placed)

@@ -60,8 +60,8 @@ class Buffer:
 def parse_buffer_lines(log: str | Iterable[str]) -> tuple[Buffer, ...]:
     """The buffers that a log reports, in its order; lines of anything else are passed over.
 
-    A context that is built again (a retry with other settings) reports again: the caller gives the lines
-    of one load.
+    A context that is built again (a retry with other settings) reports again: the caller gives the
+    lines of one load.
     """
     buffers = []
     projects_on = "CPU"

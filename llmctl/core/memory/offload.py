@@ -4,7 +4,8 @@ llama.cpp copies such weights to the first GPU while it reads a prompt (ggml's o
 the same buffer as the intermediate results. How large that gets depends on which holes ggml's allocator
 finds, so no sum of sizes gives it: the allocations of a few dense blocks are replayed with ggml's best
 fit, in an order that was fitted to b11549 and meets its numbers for seven shapes within 0.1 MiB. Graphs
-that are not replayed get a bound.
+that are not replayed get a bound. Like llama.cpp's, the peak is not monotone: a larger cache may find a
+better hole.
 """
 
 from __future__ import annotations

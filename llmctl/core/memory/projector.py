@@ -27,6 +27,7 @@ ANY_SIZE: dict[str, tuple[int, int]] = {
     "gemma4v": (1120, 256),
 }
 MERGE_DEFAULT = {"qwen2vl_merger": 2, "qwen2.5vl_merger": 2, "qwen3vl_merger": 2, "qwen2.5o": 2}
+F32, CHANNELS = 4, 3
 POOLED = {"gemma3": 4}  # patches a side that become one token
 
 
@@ -44,6 +45,7 @@ class Projector:
         merge: Patches a side that become one token.
         most_tokens: Of a picture of any size, unless limited.
         reserved_tokens: What the engine reserves for at load, unless limited to less.
+        picture: Bytes of the f32 picture a CLIP with a class token starts from, 0 for other encoders.
         windowed: Attends in windows (Qwen2.5-VL), which takes large masks.
         deepstack: Hands on intermediate layers (Qwen3-VL).
         hears: There is an audio encoder, whose buffers are not estimated.
@@ -58,6 +60,7 @@ class Projector:
     merge: int
     most_tokens: int
     reserved_tokens: int
+    picture: int
     windowed: bool
     deepstack: bool
     hears: bool
@@ -80,7 +83,7 @@ class Projector:
         hears = keys.has("has_audio_encoder") and keys.flag("has_audio_encoder", default=False)
         kind = _kind(header, names)
         if not keys.flag("has_vision_encoder", default=not hears):
-            return cls(kind, weights, 0, 0, 0, 0, 1, 0, 0, False, False, hears)  # noqa: FBT003
+            return cls(kind, weights, 0, 0, 0, 0, 1, 0, 0, 0, False, False, hears)  # noqa: FBT003
         merge = _merge(keys, kind)
         side = keys.integer("vision.image_size", most=1 << 16)
         patch = keys.integer("vision.patch_size", most=1 << 16)
@@ -90,6 +93,7 @@ class Projector:
                 f" clip.vision.image_size {side}",
                 hint="the file is damaged; download it again",
             )
+        classed = "v.class_embd" in names and kind not in ANY_SIZE
         most, reserved = ANY_SIZE.get(kind, (0, 0))
         return cls(
             kind=kind,
@@ -97,10 +101,11 @@ class Projector:
             width=keys.integer("vision.embedding_length"),
             forward=keys.integer("vision.feed_forward_length"),
             heads=keys.integer("vision.attention.head_count"),
-            patches=None if most else (side // patch) ** 2 + ("v.class_embd" in names),
+            patches=None if most else (side // patch) ** 2 + classed,
             merge=merge,
             most_tokens=most,
             reserved_tokens=reserved,
+            picture=F32 * CHANNELS * side**2 if classed else 0,
             windowed=keys.has("vision.n_wa_pattern"),
             deepstack=any(name.startswith("v.deepstack.") for name in names),
             hears=hears,
@@ -128,13 +133,17 @@ class Projector:
         else:
             tokens = self.reserved_tokens if limit is None else self.picture_tokens(limit)
             patches = tokens * self.merge**2
+        scores = F32 * patches**2 * self.heads if flash_attention == "off" else 0
+        if self.picture:
+            # The class token is put before the patches in a new place, which keeps the picture's apart.
+            forward = F32 * patches * (max(self.forward, 2 * self.width) + 4 * self.width)
+            attention = F32 * patches * 5 * self.width + scores
+            return self.picture + (max(forward, attention) if scores else forward)
         wide = 6 if self.deepstack else 3
-        size = 4 * patches * (self.forward + wide * self.width)
+        size = F32 * patches * (self.forward + wide * self.width)
         if self.windowed:
             size += 6 * patches**2  # the window's mask, in f32 and in f16
-        if flash_attention == "off":
-            size += 4 * patches**2 * self.heads
-        return size
+        return size + scores
 
 
 def _kind(header: GgufHeader, names: set[str]) -> str:
