@@ -46,6 +46,16 @@ class UnhealthyError(LlmctlError):
     exit_code = 5
 
 
+class OutOfMemoryError(UnhealthyError):
+    """A model did not load because memory ran out.
+
+    Attributes:
+        model: Its name, None where that cannot be told.
+    """
+
+    model: str | None = None
+
+
 class EngineError(LlmctlError):
     """The container engine refused or failed."""
 

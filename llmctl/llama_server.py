@@ -56,26 +56,49 @@ def parameters(settings: LlamaSettings, models: Path, port: int) -> Any:
     p.cpuparams.n_threads = p.cpuparams_batch.n_threads = settings.threads
     p.n_gpu_layers = settings.gpu_layers
     p.n_parallel = settings.parallel
-    p.kv_unified = True
+    p.kv_unified = settings.kv_unified
+    p.swa_full = settings.swa_full
+    p.mmproj_use_gpu = settings.projector_on_gpu
+    _divide(p, settings)
     p.flash_attn_type = flash[settings.flash_attention]
     p.load_mode = _load_mode(settings)
     for key in ("cache_type_k", "cache_type_v"):
         name = getattr(settings, key)
         if name:
             setattr(p, key, getattr(xllamacpp.ggml_type, f"GGML_TYPE_{name.upper()}"))
-    if settings.cache_ram_mib is not None:
-        p.cache_ram_mib = settings.cache_ram_mib
+    for key, value in (
+        ("cache_ram_mib", settings.cache_ram_mib),
+        ("n_ctx_checkpoints", settings.ctx_checkpoints),
+        ("image_min_tokens", settings.image_min_tokens),
+        ("image_max_tokens", settings.image_max_tokens),
+    ):
+        if value is not None:
+            setattr(p, key, value)
     # Every setting is given; fitting again would only load the model twice.
     p.fit_params = False
     p.use_jinja = True
     if settings.chat_template is not None:
         p.chat_template = settings.chat_template
     p.antiprompt = list(settings.stop)
-    for key, value in settings.sampling:
-        setattr(p.sampling, {"temperature": "temp"}.get(key, key), value)
+    for key, number in settings.sampling:
+        setattr(p.sampling, {"temperature": "temp"}.get(key, key), number)
     p.endpoint_metrics = False
     p.ui = False
+    # Only from here on does it say how large its buffers are; prompts are not logged at 4.
+    p.verbosity = 4
     return p
+
+
+def _divide(p: Any, settings: LlamaSettings) -> None:
+    """Say what of the weights goes where."""
+    shares = settings.tensor_split
+    if shares:
+        places = len(p.tensor_split)
+        p.tensor_split = [*shares, *[0.0] * (places - len(shares))][:places]
+    if settings.experts_on_cpu != 0:
+        blocks = range(settings.experts_on_cpu or 0)
+        block = "|".join(map(str, blocks)) if blocks else r"\d+"
+        p.tensor_buft_overrides = rf"blk\.({block})\.ffn_(up|down|gate)_(ch|)exps=CPU"
 
 
 def _load_mode(settings: LlamaSettings) -> Any:

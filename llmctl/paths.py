@@ -92,6 +92,11 @@ class StackPaths:
         return self.state / "fit.json"
 
     @property
+    def measured(self) -> Path:
+        """What the engine took of the memory that was planned."""
+        return self.state / "measured.json"
+
+    @property
     def hash_cache(self) -> Path:
         """SHA-256 of files by size and modification time, so that a no-op pull hashes nothing."""
         return self.state / "hashes.json"

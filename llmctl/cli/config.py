@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from llmctl.cli.options import (
 )
 from llmctl.cli.output import Mode, Output, table
 from llmctl.cli.stack import load
+
+if TYPE_CHECKING:
+    from llmctl.ops.explain import Explanation
 
 app = typer.Typer(
     help="The stack's configuration: render it, show it, explain it.",
@@ -50,12 +53,14 @@ def render(
 ) -> None:
     """Write models/NAME.yaml, models/NAME.tmpl and litellm/litellm.yaml from the templates."""
     from llmctl.ops import configure
+    from llmctl.ops.choosing import keep
     from llmctl.ops.render import render_stack
 
     out = Output(output)
     paths, resolved = load(directory, file, sets, gpu, engine)
     with out.listening() as listen:
-        rendered = render_stack(paths, resolved.stack, listen)
+        found = render_stack(paths, resolved.stack, listen)
+        rendered = found.files
         if stdout:
             texts = [f"# {f.path}\n{f.content}" for f in rendered]
             out.data({f.path: f.content for f in rendered}, "\n".join(texts).rstrip("\n"))
@@ -77,6 +82,7 @@ def render(
                 raise typer.Exit(PENDING)
             return
         written = configure.write(paths, rendered, force=force, listen=listen)
+        keep(paths, found.settled, listen)
     out.data(
         [{"path": s.path, "written": s.path in written} for s in states],
         "\n".join(f"{s.path}: {'written' if s.path in written else 'up to date'}" for s in states),
@@ -118,6 +124,52 @@ def show(
 
 
 @app.command()
+def explain(
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="KEY",
+            help="A key as `config show` lists it: gpu_layers, gateway.auth, models.NAME.context.",
+        ),
+    ],
+    directory: DirectoryOption = HERE,
+    file: FileOption = None,
+    sets: SetOption = None,
+    gpu: GpuOption = None,
+    engine: EngineOption = None,
+    output: OutputOption = Mode.HUMAN,
+) -> None:
+    """Say where a value came from, what it takes of the memory, where it goes, and what came of it."""
+    from llmctl.ops import explain as ops
+
+    paths, resolved = load(directory, file, sets, gpu, engine)
+    found = ops.explain(paths, resolved, key)
+    Output(output).data(ops.as_document(found), lambda: _explained(found), _text(found.value))
+
+
+def _explained(found: Explanation) -> str:
+    from llmctl.core.sizes import memory_text
+
+    lines = [f"{found.key} = {_text(found.value)}   ({found.origin})", f"  {found.doc}"]
+    if found.decides:
+        lines.append(f"  it decides {found.decides}; it is in no rendered file")
+    for one in found.effects:
+        taken = (one.takes or {}).items()
+        takes = ", ".join(f"{name} {memory_text(size)}" for name, size in taken)
+        facts = (
+            ("value", _text(one.value)),
+            ("why", one.reason),
+            ("memory", takes and f"the model takes {takes}"),
+            (f"at {_text(one.step)}", one.difference),
+            ("rendered", one.place and f"{one.place} = {_text(one.rendered)}"),
+            ("running", one.effective and f"the engine says {one.effective}"),
+        )
+        lines += ["", one.model] if one.model else [""]
+        lines += [f"  {label:<10} {words}" for label, words in facts if words]
+    return "\n".join(lines)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of llmctl.yaml, for editors."""
     from llmctl.core.schema import stack_schema
@@ -155,6 +207,10 @@ def _text(value: Any) -> str:
     match value:
         case None:
             return "-"
+        case bool():
+            return "on" if value else "off"
         case tuple():
             return ", ".join(map(str, value)) or "-"
+        case dict():
+            return ", ".join(f"{key}: {_text(item)}" for key, item in value.items())
     return str(value)

@@ -20,8 +20,14 @@ from llmctl.cli.program import spelled
 from llmctl.cli.stack import load
 
 if TYPE_CHECKING:
+    from llmctl.ops.measuring import Measured
     from llmctl.ops.up import UpResult
     from llmctl.paths import StackPaths
+
+ForceOption = Annotated[
+    bool,
+    typer.Option("--force", help="Go on although the memory plan says that it cannot fit."),
+]
 
 PENDING = 4
 UNHEALTHY = 5
@@ -41,6 +47,7 @@ def up(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan, change nothing.")
     ] = False,
+    force: ForceOption = False,
     timeout: Annotated[
         float, typer.Option("--timeout", min=1, help="Seconds each service has to become ready.")
     ] = 900,
@@ -52,7 +59,7 @@ def up(
     from llmctl.ops import up as ops
 
     if dry_run:
-        plan(directory, file, sets, gpu, engine, output)
+        plan(directory, file, sets, gpu, engine, output, force=force)
         return
     out = Output(output)
     paths, resolved = load(directory, file, sets, gpu, engine)
@@ -65,6 +72,7 @@ def up(
             connect_hub(),
             listen,
             pull=not no_pull,
+            force=force,
             timeout_s=timeout,
         )
     model = stack.models[0].name
@@ -109,6 +117,7 @@ def plan(
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit 4 when something would change.")
     ] = False,
+    force: ForceOption = False,
 ) -> None:
     """Print what `up` would do, and why."""
     from llmctl.core.plan_text import action_text, plan_text
@@ -120,7 +129,12 @@ def plan(
     paths, resolved = load(directory, file, sets, gpu, engine)
     with out.listening() as listen:
         found = survey(
-            paths, resolved.stack, engines.connect(paths, resolved.stack), connect_hub(), listen
+            paths,
+            resolved.stack,
+            engines.connect(paths, resolved.stack),
+            connect_hub(),
+            listen,
+            force=force,
         )
     out.data(
         found.plan.to_json(),
@@ -180,6 +194,7 @@ def status(
         return (
             table(("SERVICE", "STATE", "READY", "UPTIME", "IMAGE", "DETAIL"), rows)
             + f"\n\nendpoint  {found.endpoint}{key}\nmodels    {states}"
+            + "".join(_memory_text(name, one) for name, one in found.memory.items())
         )
 
     value: dict[str, Any] = {
@@ -189,10 +204,31 @@ def status(
         "needs_key": found.needs_key,
         "services": [vars(service) for service in found.services],
         "models": [{"name": name, "loaded": loaded} for name, loaded in found.models],
+        "memory": {
+            name: {"ratio": one.ratio, "lines": [vars(line) for line in one.lines]}
+            for name, one in found.memory.items()
+        },
     }
     Output(output).data(value, human, "healthy" if found.healthy else "unhealthy")
     if not found.healthy:
         raise typer.Exit(UNHEALTHY)
+
+
+def _memory_text(name: str, found: Measured) -> str:
+    """Plan and measurement of one model, a line a term."""
+    from llmctl.core.sizes import memory_text
+
+    rows = [
+        (
+            line.device,
+            line.term.replace("_", " "),
+            memory_text(line.planned),
+            memory_text(line.measured),
+        )
+        for line in found.lines
+    ]
+    ratio = f"{100 * found.ratio:.1f} % of the plan" if found.ratio is not None else ""
+    return f"\n\n{table((f'MEMORY OF {name}', 'TERM', 'PLANNED', 'MEASURED'), rows)}\n{ratio}"
 
 
 def logs(

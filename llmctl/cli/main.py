@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from llmctl import __version__
-from llmctl.cli import ask, config, demo, host, lifecycle, models, smoke
+from llmctl.cli import ask, config, demo, fit, host, lifecycle, models, smoke
 from llmctl.cli.output import Mode, Output
 from llmctl.errors import LlmctlError
 
@@ -52,6 +52,7 @@ app.command("demo")(demo.demo)
 app.command("smoke-test")(smoke.smoke_test)
 app.command("status")(lifecycle.status)
 app.command("host")(host.host)
+app.command("fit")(fit.fit)
 app.command("logs")(lifecycle.logs)
 app.command("plan")(lifecycle.plan)
 app.command("down")(lifecycle.down)

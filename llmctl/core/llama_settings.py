@@ -12,11 +12,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from llmctl.core.tuning import BATCH
 from llmctl.errors import ConfigError
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed")
-BATCH = 512  # LocalAI's n_batch, and its n_ubatch as well
 _FLASH = {"on": "on", "enabled": "on", "off": "off", "disabled": "off", "auto": "auto"}
+
+# Names in LocalAI's `options:`, and the field here.
+_NUMBERS = {
+    "parallel": "parallel",
+    "n_parallel": "parallel",
+    "ubatch": "ubatch",
+    "n_ubatch": "ubatch",
+    "cache_ram": "cache_ram_mib",
+    "ctx_checkpoints": "ctx_checkpoints",
+    "n_ctx_checkpoints": "ctx_checkpoints",
+    "image_min_tokens": "image_min_tokens",
+    "image_max_tokens": "image_max_tokens",
+    "n_cpu_moe": "experts_on_cpu",
+}
+_SWITCHES = {
+    "kv_unified": "kv_unified",
+    "swa_full": "swa_full",
+    "mmproj_use_gpu": "projector_on_gpu",
+    "mmproj_offload": "projector_on_gpu",
+}
+_WORDS = {
+    **dict.fromkeys(("true", "1", "yes", "on", "enabled"), True),
+    **dict.fromkeys(("false", "0", "no", "off", "disabled"), False),
+}
 
 # Keys that mean nothing to a server that has one model, or that only LocalAI's catalogue reads.
 _SILENT = {"name", "backend", "known_usecases", "description", "usage"}
@@ -42,6 +66,14 @@ class LlamaSettings:
         cache_type_k: Type of the K cache, "" for f16.
         cache_type_v: Type of the V cache, "" for f16.
         cache_ram_mib: Host memory for the prompt cache, None for llama.cpp's own choice.
+        tensor_split: Shares of several GPUs, () for none.
+        kv_unified: One cache for all slots; LocalAI's default.
+        ctx_checkpoints: Saved states per slot, None for llama.cpp's own choice.
+        swa_full: Full-size caches for sliding-window layers.
+        image_min_tokens: Fewest tokens of a picture, None for the model's own.
+        image_max_tokens: Most tokens of a picture, likewise.
+        projector_on_gpu: The projector lies on the GPU.
+        experts_on_cpu: Blocks whose experts stay in RAM; None for all of them.
         chat_template: Jinja text that replaces the GGUF's own, None to keep that.
         stop: Texts that end an answer.
         sampling: temperature, top_p, top_k, min_p, seed: the defaults of a request.
@@ -63,6 +95,14 @@ class LlamaSettings:
     cache_type_k: str = ""
     cache_type_v: str = ""
     cache_ram_mib: int | None = None
+    tensor_split: tuple[float, ...] = ()
+    kv_unified: bool = True
+    ctx_checkpoints: int | None = None
+    swa_full: bool = False
+    image_min_tokens: int | None = None
+    image_max_tokens: int | None = None
+    projector_on_gpu: bool = True
+    experts_on_cpu: int | None = 0
     chat_template: str | None = None
     stop: tuple[str, ...] = ()
     sampling: tuple[tuple[str, float], ...] = ()
@@ -96,6 +136,7 @@ def llama_settings(config: Mapping[str, Any], prompt_template: str | None) -> Ll
         flash_attention=_FLASH[rest.pop("flash_attention", "auto")],
         cache_type_k=rest.pop("cache_type_k", ""),
         cache_type_v=rest.pop("cache_type_v", ""),
+        tensor_split=_shares(rest),
         stop=tuple(rest.pop("stopwords", ())),
     )
     settings, options = _with_options(settings, rest.pop("options", ()))
@@ -127,18 +168,27 @@ def _with_options(
 ) -> tuple[LlamaSettings, list[str]]:
     """The settings with LocalAI's `options:` texts applied, and those that are not known here."""
     unknown = []
+    changes: dict[str, Any] = {}
     for option in options:
         name, _, value = option.partition(":")
-        number = int(value) if re.fullmatch(r"-?\d+", value) else None
-        if name in {"parallel", "n_parallel"} and number is not None:
-            settings = replace(settings, parallel=number)
-        elif name in {"ubatch", "n_ubatch"} and number is not None:
-            settings = replace(settings, ubatch=number)
-        elif name == "cache_ram" and number is not None:
-            settings = replace(settings, cache_ram_mib=number)
+        if name in _NUMBERS and re.fullmatch(r"-?\d+", value):
+            changes[_NUMBERS[name]] = int(value)
+        elif name in _SWITCHES and value in _WORDS:
+            changes[_SWITCHES[name]] = _WORDS[value]
+        elif name == "cpu_moe" and _WORDS.get(value):
+            changes["experts_on_cpu"] = None
         else:
             unknown.append(f"options.{name}")
-    return settings, unknown
+    return replace(settings, **changes), unknown
+
+
+def _shares(rest: dict[str, Any]) -> tuple[float, ...]:
+    """`tensor_split`, taken out of `rest` when it is numbers; anything else stays there."""
+    parts = str(rest.get("tensor_split", "")).split(",")
+    if not all(re.fullmatch(r"\s*\d+(\.\d+)?\s*", part) for part in parts):
+        return ()
+    del rest["tensor_split"]
+    return tuple(float(part) for part in parts)
 
 
 def jinja_chat_template(text: str, roles: Mapping[str, str], join: str) -> str:

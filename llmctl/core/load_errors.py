@@ -7,6 +7,11 @@ from __future__ import annotations
 
 import re
 
+OUT_OF_MEMORY = (
+    r"out of memory|cudaMalloc failed|failed to allocate|unable to allocate|bad_alloc"
+    r"|failed to create context|insufficient memory"
+)
+
 _SIGNATURES: tuple[tuple[str, str, str], ...] = (
     (
         r"backend not found",
@@ -24,9 +29,9 @@ _SIGNATURES: tuple[tuple[str, str, str], ...] = (
         "llmctl models verify   # then pull the pair from one repository",
     ),
     (
-        r"out of memory|cudaMalloc failed|failed to allocate|unable to allocate|bad_alloc",
+        OUT_OF_MEMORY,
         "it does not fit into memory",
-        "set a smaller `context:`, fewer `gpu_layers:`, or a smaller quantisation in llmctl.yaml",
+        "llmctl fit   # what takes the memory, and what would fit",
     ),
     (
         r"no CUDA-capable device|CUDA driver version is insufficient",
@@ -68,3 +73,8 @@ def explain_load_failure(words: str, logs: str) -> tuple[str, str]:
             if re.search(pattern, text, re.IGNORECASE):
                 return cause, mend
     return "it gave a reason llmctl does not know, see below", "llmctl logs"
+
+
+def is_out_of_memory(text: str) -> bool:
+    """Whether the engine's words say that memory ran out."""
+    return re.search(OUT_OF_MEMORY, text, re.IGNORECASE) is not None

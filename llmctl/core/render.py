@@ -17,6 +17,7 @@ from typing import Any
 
 from llmctl.core.deployment import RenderedFile
 from llmctl.core.localai_config import check_litellm_config, check_model_config
+from llmctl.core.tuning import EngineSettings
 from llmctl.errors import ConfigError
 
 MODEL_TEMPLATE = "localai-model.yaml.j2"
@@ -39,20 +40,29 @@ _STAMP_TEXT = "rendered this file; edit llmctl.yaml or templates/ instead. sha25
 class ModelValues:
     """What the templates are given of a model; see the head of `templates/localai-model.yaml.j2`.
 
-    `api_base` is where the gateway finds the engine that serves it.
+    Attributes:
+        name: In the API.
+        model: The language model's path below models/.
+        mmproj: The projector's, None without one.
+        gpu: Whether a GPU is used.
+        template: "tokenizer" or "vicuna".
+        api_base: Where the gateway finds the engine that serves it.
+        engine: The engine's settings; the templates see each by its own name.
     """
 
     name: str
     model: str
     mmproj: str | None
-    context: int
-    parallel: int
-    threads: int
     gpu: bool
-    gpu_layers: int
-    mmap: bool
     template: str
     api_base: str
+    engine: EngineSettings
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """By the names that the templates use."""
+        shares = ",".join(f"{share:g}" for share in self.engine.tensor_split)
+        return {**vars(self), **vars(self.engine), "tensor_split": shares}
 
 
 def render(
@@ -74,7 +84,7 @@ def render(
     files = []
     for model in models:
         vicuna = model.template == "vicuna"
-        values = {**vars(model), "template_file": model.name if vicuna else None}
+        values = {**model.variables, "template_file": model.name if vicuna else None}
         origin, text = _render_one(templates, MODEL_TEMPLATE, values)
         check_model_config(text, origin, has_template=vicuna)
         files.append(_stamped(f"models/{model.name}.yaml", text))
@@ -83,7 +93,7 @@ def render(
             # The model answers right after the last character: no line break may follow it.
             files.append(_stamped(f"models/{model.name}.tmpl", prompt.rstrip("\n")))
     values = {
-        "models": models,
+        "models": [model.variables for model in models],
         "needs_key": needs_key,
         "timeout_s": GATEWAY_TIMEOUT_S,
     }

@@ -12,24 +12,35 @@ from llmctl.core.render import ModelValues, render
 from llmctl.core.resolve_docker import containers
 from llmctl.core.resolve_process import processes
 from llmctl.core.services import Surroundings, api_base
-from llmctl.core.stack import Stack
+from llmctl.core.stack import ModelSpec, Stack
+from llmctl.core.tuning import ALL_LAYERS, EngineSettings, Settled
 
-ALL_LAYERS = 999
 
-
-def resolve(stack: Stack, artifacts: tuple[Artifact, ...], around: Surroundings) -> Deployment:
+def resolve(
+    stack: Stack,
+    artifacts: tuple[Artifact, ...],
+    around: Surroundings,
+    chosen: Mapping[str, Settled] | None = None,
+) -> Deployment:
     """Everything that should run for a stack.
 
     Args:
         stack: What the user wants.
         artifacts: The files of each model, in the stack's order.
         around: Host, engine, key and templates.
+        chosen: What the memory plan chose for a model, by name.
 
     Raises:
         ConfigError: a choice that cannot work on this host, or a template that renders nonsense.
     """
     files = rendered_files(
-        stack, artifacts, around.host, around.gpu, around.templates, engine=around.engine
+        stack,
+        artifacts,
+        around.host,
+        around.gpu,
+        around.templates,
+        engine=around.engine,
+        chosen=chosen,
     )
     build = processes if around.engine == "process" else containers
     return dataclasses.replace(
@@ -50,26 +61,35 @@ def rendered_files(
     templates: Mapping[str, tuple[str, str]],
     *,
     engine: str,
+    chosen: Mapping[str, Settled] | None = None,
 ) -> tuple[RenderedFile, ...]:
     """The configuration files alone, for `config render`."""
-    used = gpu.kind != "none"
     values = []
     for spec, artifact in zip(stack.models, artifacts, strict=True):
-        layers = spec.gpu_layers
+        settled = (chosen or {}).get(spec.name)
+        settings = settled.settings if settled else plain_settings(spec, host, gpu)
         values.append(
             ModelValues(
                 name=spec.name,
                 model=artifact.model[0].path,
                 mmproj=artifact.projector.path if artifact.projector else None,
-                context=spec.context,
-                parallel=spec.parallel,
-                threads=spec.threads or host.physical_cores,
-                gpu=used,
-                gpu_layers=layers if layers is not None else ALL_LAYERS if used else 0,
-                # SYCL hangs with mmap (LocalAI's own documentation).
-                mmap=gpu.kind != "intel",
+                gpu=gpu.kind != "none",
                 template=artifact.template,
                 api_base=api_base(stack, engine, spec.name),
+                engine=settings,
             )
         )
     return render(tuple(values), templates=templates, needs_key=stack.needs_key)
+
+
+def plain_settings(spec: ModelSpec, host: HostFacts, gpu: GpuChoice) -> EngineSettings:
+    """A model's settings where no memory plan chose any: all layers on a GPU, and the defaults."""
+    layers = spec.gpu_layers
+    return spec.tuning.settings(
+        context=spec.context,
+        parallel=spec.parallel,
+        threads=spec.threads or host.physical_cores,
+        gpu_layers=layers if layers is not None else ALL_LAYERS if gpu.kind != "none" else 0,
+        # SYCL hangs with mmap (LocalAI's own documentation).
+        mmap=gpu.kind != "intel",
+    )

@@ -132,6 +132,8 @@ def _localai(
         environment=(
             # Nothing is looked up outside: models and backends are already here.
             ("LOCALAI_BACKEND_GALLERIES", "[]"),
+            # What llama.cpp says of its memory is compared with the plan (`llmctl status`).
+            ("LOCALAI_ENABLE_BACKEND_LOGGING", "true"),
             ("LOCALAI_GALLERIES", "[]"),
             # MB of a request body; the default of 15 refuses a larger photograph.
             ("LOCALAI_UPLOAD_LIMIT", "64"),

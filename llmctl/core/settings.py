@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 AUTO = "auto"
+SWITCH = (AUTO, "on", "off")
+LARGEST_SHARE = 1e9
 SHOWN = 60  # characters of a wrong value in a message
 
 
@@ -100,6 +102,58 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Switch:
+    """on, off or auto; YAML reads a bare `on` as true, so truth values are taken as well."""
+
+    def check(self, value: Any) -> str:
+        word = ("on" if value else "off") if isinstance(value, bool) else value
+        if word not in SWITCH:
+            raise WrongValueError(f"expected one of {', '.join(SWITCH)}, got {describe(value)}")
+        return str(word)
+
+    def from_text(self, text: str) -> Any:
+        return {"true": "on", "false": "off"}.get(text.lower(), text)
+
+    def schema(self) -> dict[str, Any]:
+        return {"anyOf": [{"enum": list(SWITCH)}, {"type": "boolean"}]}
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Numbers that say how something is divided, or `auto`: `[2, 1]`, or "2,1" as a text."""
+
+    most: int = 128
+
+    def check(self, value: Any) -> tuple[float, ...] | str:
+        if value == AUTO:
+            return AUTO
+        items = self.from_text(value) if isinstance(value, str) else value
+        if not isinstance(items, list | tuple) or not 0 < len(items) <= self.most:
+            raise WrongValueError(f"expected auto or shares such as [2, 1], got {describe(value)}")
+        for item in items:
+            number = isinstance(item, int | float) and not isinstance(item, bool)
+            if not number or not 0 <= item < LARGEST_SHARE:
+                raise WrongValueError(f"expected shares such as [2, 1], got {describe(item)} in it")
+        if not any(items):
+            raise WrongValueError("expected shares of which one is above 0")
+        return tuple(float(item) for item in items)
+
+    def from_text(self, text: str) -> Any:
+        parts = [part.strip() for part in text.split(",")]
+        decimal = all(re.fullmatch(r"\d{1,9}(\.\d{1,9})?", part) for part in parts)
+        return [float(part) for part in parts] if decimal else text
+
+    def schema(self) -> dict[str, Any]:
+        share = {"type": "number", "minimum": 0}
+        return {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": share, "minItems": 1, "maxItems": self.most},
+            ]
+        }
+
+
+@dataclass(frozen=True)
 class OneOrMany:
     """One text or a list of them, kept as a tuple; a comma separates them in the environment."""
 
@@ -175,6 +229,80 @@ PARALLEL = Integer(1, 256)
 THREADS = Integer(1, 1024, auto=True)
 GPU_LAYERS = Integer(0, 10_000, auto=True)
 TEMPLATE = Choice((AUTO, "tokenizer", "vicuna"))
+BATCH = Integer(1, 65_536, auto=True)
+# What llama.cpp can keep its cache in.
+CACHE_TYPE = Choice((AUTO, "f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"))
+SWITCHED = Switch()
+
+# Settings of the engine that change what it takes of the memory. `auto` is chosen by the memory plan
+# (`llmctl fit`) where a GPU is used and the model's headers are here.
+ENGINE_SETTINGS: tuple[Setting, ...] = (
+    Setting("batch", BATCH, AUTO, "Tokens of a prompt taken at once (n_batch); auto is 512."),
+    Setting(
+        "ubatch", BATCH, AUTO, "Tokens computed at once (n_ubatch); auto is 512, less if tight."
+    ),
+    Setting(
+        "cache_type_k",
+        CACHE_TYPE,
+        AUTO,
+        "How the K half of the context is kept; auto is f16, or q8_0 where that makes it fit.",
+    ),
+    Setting(
+        "cache_type_v",
+        CACHE_TYPE,
+        AUTO,
+        "The same for the V half; anything but f16, bf16 and f32 needs flash attention.",
+    ),
+    Setting(
+        "flash_attention",
+        SWITCHED,
+        AUTO,
+        "Attention without a matrix of scores; auto is on where the hardware can do it.",
+    ),
+    Setting(
+        "tensor_split",
+        Shares(),
+        AUTO,
+        "Shares of several GPUs, [2, 1]; auto divides by their free memory.",
+    ),
+    Setting(
+        "kv_unified",
+        SWITCHED,
+        AUTO,
+        "One context for all slots (on, and auto) rather than an equal part for each.",
+    ),
+    Setting(
+        "image_max_tokens",
+        Integer(1, 65_536, auto=True),
+        AUTO,
+        "Most tokens of one picture, for models that see pictures at their own size; auto leaves it to"
+        " the model, less if tight.",
+    ),
+    Setting(
+        "projector_on_gpu",
+        SWITCHED,
+        AUTO,
+        "Whether the projector lies on the GPU; auto is on, off if tight.",
+    ),
+    Setting(
+        "experts_on_cpu",
+        Integer(0, 10_000, auto=True),
+        AUTO,
+        "Blocks whose experts stay in RAM (mixture-of-experts models); auto is 0, more if tight.",
+    ),
+    Setting(
+        "cache_ram",
+        Integer(-1, 16_777_216, auto=True),
+        AUTO,
+        "MiB of RAM for prompts seen before, -1 without limit; auto is 2048.",
+    ),
+    Setting(
+        "ctx_checkpoints",
+        Integer(0, 1024, auto=True),
+        AUTO,
+        "Saved states per slot, for models that cannot cut a prompt back; auto is 32.",
+    ),
+)
 
 STACK_SETTINGS: tuple[Setting, ...] = (
     Setting(
@@ -202,8 +330,9 @@ STACK_SETTINGS: tuple[Setting, ...] = (
         "gpu_layers",
         GPU_LAYERS,
         AUTO,
-        "Layers put on the GPU; auto is all of them, 0 without a GPU.",
+        "Layers put on the GPU, the output counted as one; auto is as many as fit, 0 without a GPU.",
     ),
+    *ENGINE_SETTINGS,
     Setting(
         "gateway.host",
         OneOrMany(ADDRESS),
@@ -242,6 +371,7 @@ MODEL_SETTINGS: tuple[Setting, ...] = (
     Setting("parallel", PARALLEL, None, "As the stack's, for this model."),
     Setting("threads", THREADS, None, "As the stack's, for this model."),
     Setting("gpu_layers", GPU_LAYERS, None, "As the stack's, for this model."),
+    *(Setting(s.path, s.kind, None, "As the stack's, for this model.") for s in ENGINE_SETTINGS),
     Setting("template", TEMPLATE, AUTO, "Prompt format: the GGUF's own (tokenizer) or vicuna's."),
 )
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from llmctl.core.settings import (
     AUTO,
     DEFAULT_MODELS,
+    ENGINE_SETTINGS,
     MODEL_SETTINGS,
     MODELS_VARIABLE,
     SOURCE,
@@ -24,6 +25,7 @@ from llmctl.core.settings import (
     WrongValueError,
     describe,
 )
+from llmctl.core.tuning import Tuning
 from llmctl.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "::1")
@@ -49,8 +51,9 @@ class ModelSpec:
         context: Context length in tokens.
         parallel: Slots.
         threads: CPU threads, None for the host's physical cores.
-        gpu_layers: Layers on the GPU, None for all of them when there is one.
+        gpu_layers: Layers on the GPU, None for as many as fit when there is one.
         template: "auto", "tokenizer" or "vicuna".
+        tuning: What else was fixed of the engine's settings.
     """
 
     name: str
@@ -62,6 +65,7 @@ class ModelSpec:
     threads: int | None
     gpu_layers: int | None
     template: str
+    tuning: Tuning = field(default_factory=Tuning)
 
 
 @dataclass(frozen=True)
@@ -263,13 +267,8 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 
 # Read by the command line itself, not a part of the stack.
-COMMAND_VARIABLES = (
-    "LLMCTL_DIRECTORY",
-    "LLMCTL_FILE",
-    "LLMCTL_OUTPUT",
-    "LLMCTL_HOST_GPU",
-    "LLMCTL_HOST_RAM",
-)
+HOST_VARIABLES = ("LLMCTL_HOST_GPU", "LLMCTL_HOST_RAM")
+COMMAND_VARIABLES = ("LLMCTL_DIRECTORY", "LLMCTL_FILE", "LLMCTL_OUTPUT", *HOST_VARIABLES)
 
 
 def _refuse_unknown_flags(flags: Mapping[str, tuple[str, str]]) -> None:
@@ -358,8 +357,23 @@ def _model(
         threads=number("threads"),
         gpu_layers=number("gpu_layers"),
         template=values["template"].value,
+        tuning=_tuning(values),
     )
     return spec, values
+
+
+def _tuning(values: Mapping[str, Value]) -> Tuning:
+    """The engine's settings that somebody fixed."""
+    fixed: dict[str, Any] = {
+        setting.path: values[setting.path].value
+        for setting in ENGINE_SETTINGS
+        if values[setting.path].value != AUTO
+    }
+    for key in ("kv_unified", "projector_on_gpu"):
+        if key in fixed:
+            fixed[key] = fixed[key] == "on"
+    wanted = [key for key in ("context", "parallel") if values[key].origin != "default"]
+    return Tuning(**fixed, insisted=tuple(wanted))
 
 
 def default_model_name(source: str) -> str:

@@ -44,7 +44,26 @@ def connect(paths: StackPaths, stack: Stack) -> Engine:
 
 def kind_of(paths: StackPaths, stack: Stack) -> str:
     """The kind of engine `connect` finds, "docker" or "process"."""
-    return "docker" if isinstance(connect(paths, stack), DockerEngine) else "process"
+    return kind(connect(paths, stack))
+
+
+def kind(engine: Engine) -> str:
+    """The kind of an engine, "docker" or "process", without asking it."""
+    return "docker" if isinstance(engine, DockerEngine) else "process"
+
+
+def build_of(kind: str, stack: Stack) -> str:
+    """The build of the engine, as far as it is known before it runs."""
+    if kind == "process":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return f"xllamacpp {version('xllamacpp')}"
+        except PackageNotFoundError:
+            return "xllamacpp"
+    from llmctl.core.resolve_docker import LOCALAI_VERSION
+
+    return stack.localai_image or f"localai {LOCALAI_VERSION}"
 
 
 def local_parts_are_here() -> bool:

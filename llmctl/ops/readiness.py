@@ -16,11 +16,11 @@ from typing import Any
 
 from llmctl import http
 from llmctl.core.events import Listener, Progress, Step
-from llmctl.core.load_errors import explain_load_failure
+from llmctl.core.load_errors import explain_load_failure, is_out_of_memory
 from llmctl.core.secret import Secret
 from llmctl.core.services import LITELLM, Backend
 from llmctl.engine.base import Engine
-from llmctl.errors import LlmctlError, UnhealthyError
+from llmctl.errors import LlmctlError, OutOfMemoryError, UnhealthyError
 
 POLL_S = 0.05
 STATE_EVERY_S = 0.5
@@ -90,7 +90,11 @@ def wait_for(service: str, endpoints: Endpoints, watch: Watch) -> None:
     else:
         # llama.cpp's server answers 200 only once its model is in memory.
         with ticking(watch.listen, f"load {', '.join(backend.models)}"):
-            _poll(f"{backend.url}/health", None, watch)
+            try:
+                _poll(f"{backend.url}/health", None, watch)
+            except OutOfMemoryError as error:
+                (error.model,) = backend.models
+                raise
 
 
 def _localai_ready(backend: Backend, watch: Watch) -> None:
@@ -140,11 +144,15 @@ def _load(model: str, backend: Backend, watch: Watch) -> None:
         words = _error_text(reply)
         logs = last_lines(watch.engine, watch.container)
         cause, hint = explain_load_failure(words, "\n".join(logs))
-        raise UnhealthyError(
+        full = is_out_of_memory("\n".join([words, *logs]))
+        failed = (OutOfMemoryError if full else UnhealthyError)(
             f"LocalAI could not load {model}: {cause}",
             hint=hint,
             details="\n".join([f"HTTP {reply.status}: {words}", *logs]),
         )
+        if isinstance(failed, OutOfMemoryError):
+            failed.model = model
+        raise failed
 
 
 def _gateway_ready(endpoints: Endpoints, watch: Watch) -> None:
@@ -236,10 +244,11 @@ def _is_restarting(watch: Watch, once_more: bool) -> bool:  # noqa: FBT001
     killed = "\nexit code 137: it was killed, most often for want of memory" * (
         found.exit_code == SIGKILLED
     )
-    raise UnhealthyError(
+    logs = "\n".join(last_lines(watch.engine, watch.container))
+    raise (OutOfMemoryError if is_out_of_memory(logs) else UnhealthyError)(
         f"{watch.container} died while it started (state {found.state}{code})",
         hint=f"llmctl logs {found.service}{killed}",
-        details="\n".join(last_lines(watch.engine, watch.container)),
+        details=logs,
     )
 
 

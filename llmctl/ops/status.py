@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -12,7 +13,9 @@ from llmctl.core.services import LITELLM, LLAMA, LOCALAI, Backend
 from llmctl.core.stack import Stack
 from llmctl.engine.base import Engine
 from llmctl.errors import LlmctlError
+from llmctl.ops.choosing import kept_settings
 from llmctl.ops.endpoint import endpoints
+from llmctl.ops.measuring import Measured, measured
 from llmctl.ops.readiness import Endpoints, loaded_models
 from llmctl.paths import StackPaths
 
@@ -50,6 +53,8 @@ class Status:
         models: (name, loaded) of each model.
         endpoint: Base URL with /v1.
         needs_key: Whether a client must send a key.
+        memory: What each model was planned to take and what its engine reported, by model; for
+            models whose settings came from a memory plan and whose engine said so.
     """
 
     stack: str
@@ -57,6 +62,7 @@ class Status:
     models: tuple[tuple[str, bool], ...]
     endpoint: str
     needs_key: bool
+    memory: Mapping[str, Measured]
 
     @property
     def healthy(self) -> bool:
@@ -85,7 +91,19 @@ def status(paths: StackPaths, stack: Stack, engine: Engine) -> Status:
         models=tuple((model.name, model.name in loaded) for model in stack.models),
         endpoint=f"{where.gateway}/v1",
         needs_key=stack.needs_key,
+        memory=_memory(paths, loaded),
     )
+
+
+def _memory(paths: StackPaths, loaded: Collection[str]) -> dict[str, Measured]:
+    """What was measured of the models in memory, where it was with the settings that they have."""
+    known = measured(paths)
+    found = {}
+    for name, choice in kept_settings(paths).items():
+        one = known.get(choice.subject)
+        if name in loaded and one and one.lines and one.choice == choice.key:
+            found[name] = one
+    return found
 
 
 def _backend(

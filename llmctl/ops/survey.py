@@ -16,11 +16,14 @@ from llmctl.core.localai_config import load_strict
 from llmctl.core.observed import Observed
 from llmctl.core.plan import Plan, plan
 from llmctl.core.resolve import resolve
-from llmctl.core.services import Surroundings
+from llmctl.core.services import LITELLM, Surroundings
 from llmctl.core.stack import Stack
+from llmctl.core.tuning import Settled
 from llmctl.engine.base import Engine, EngineInfo
 from llmctl.errors import ConfigError
 from llmctl.ops import configure, models
+from llmctl.ops.choosing import Circumstances, settle
+from llmctl.ops.engines import build_of
 from llmctl.ops.gpu import choose_gpu_for
 from llmctl.ops.keys import key_digest, read_key
 from llmctl.ops.templates import load_templates
@@ -42,6 +45,7 @@ class Survey:
         deployment: What should run.
         observed: What runs.
         plan: The difference.
+        settled: The engine's settings as the memory plan chose them, by model.
     """
 
     paths: StackPaths
@@ -52,10 +56,17 @@ class Survey:
     deployment: Deployment
     observed: Observed
     plan: Plan
+    settled: dict[str, Settled]
 
 
 def survey(
-    paths: StackPaths, stack: Stack, engine: Engine, hub: models.Hub | None, listen: Listener
+    paths: StackPaths,
+    stack: Stack,
+    engine: Engine,
+    hub: models.Hub | None,
+    listen: Listener,
+    *,
+    force: bool = False,
 ) -> Survey:
     """Everything about a stack, without changing anything.
 
@@ -65,6 +76,7 @@ def survey(
         engine: Where it runs.
         hub: Where unknown repositories are looked up, None to stay offline.
         listen: Hears what is worth knowing, such as a GPU that is not used.
+        force: Take settings that do not fit into memory.
 
     Raises:
         EngineUnreachableError: first of all, before anything is looked up or downloaded.
@@ -88,14 +100,32 @@ def survey(
         engine=info.kind,
         python=sys.executable,
     )
-    deployment = resolve(stack, artifacts, around)
+    settled = settle(
+        paths,
+        stack,
+        artifacts,
+        Circumstances(
+            gpu,
+            facts.physical_cores,
+            lambda: serves(stack, engine),
+            force=force,
+            build=build_of(info.kind, stack),
+        ),
+        listen,
+    )
+    deployment = resolve(stack, artifacts, around, settled)
     if info.kind == "process":
         for text in unmapped(deployment.files):
             listen(Note(text, warning=True))
     observed = look(paths, deployment, artifacts, engine)
-    return Survey(
-        paths, stack, artifacts, gpu, info, deployment, observed, plan(deployment, observed)
-    )
+    found = plan(deployment, observed)
+    return Survey(paths, stack, artifacts, gpu, info, deployment, observed, found, settled)
+
+
+def serves(stack: Stack, engine: Engine) -> bool:
+    """Whether something of this stack runs that may hold a model."""
+    services = engine.observe(stack.name, ()).services
+    return any(one.state == "running" and one.service != LITELLM for one in services)
 
 
 def look(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llmctl import files
 from llmctl.core.deployment import Deployment, container_name
-from llmctl.core.events import Listener
+from llmctl.core.events import Listener, Note
 from llmctl.core.plan import (
     CreateService,
     FetchModel,
@@ -20,9 +20,9 @@ from llmctl.core.plan import (
 from llmctl.core.services import LITELLM, backends
 from llmctl.core.stack import Stack
 from llmctl.engine.base import Engine
-from llmctl.errors import ConfigError
+from llmctl.errors import ConfigError, OutOfMemoryError
 from llmctl.ops import configure, models, readiness
-from llmctl.ops.choosing import keep
+from llmctl.ops.choosing import keep, step_down
 from llmctl.ops.converge import Applier
 from llmctl.ops.endpoint import endpoints
 from llmctl.ops.keys import ensure_key
@@ -95,8 +95,11 @@ def up(
             found = survey(paths, stack, engine, hub, lambda _event: None, force=force)
         # Before anything starts: what then holds the memory must not be planned around.
         keep(paths, found.settled, listen)
-        _applier(found, engine, hub, listen, timeout_s).apply(found.plan)
-        _all_ready(found, engine, listen, timeout_s)
+        try:
+            _start(found, engine, hub, listen, timeout_s)
+        except OutOfMemoryError as error:
+            found = _one_step_down(found, error, engine, listen)
+            _start(found, engine, hub, listen, timeout_s)
     where = endpoints(paths, stack, found.info.kind, found.info.host_gateway)
     return UpResult(
         Plan(stack.name, (*fetches, *found.plan.actions)),
@@ -104,6 +107,39 @@ def up(
         f"{where.gateway}/v1",
         stack.needs_key,
     )
+
+
+def _start(
+    found: Survey, engine: Engine, hub: models.Hub, listen: Listener, timeout_s: float
+) -> None:
+    """Apply the plan, wait for every service, and compare what was loaded with its memory plan."""
+    _applier(found, engine, hub, listen, timeout_s).apply(found.plan)
+    _all_ready(found, engine, listen, timeout_s)
+    touched = _touched(found.plan)
+    for backend in backends(found.stack, found.info.kind):
+        if backend.service in touched:
+            from llmctl.ops import measuring
+
+            measuring.record(found.paths, found.stack, engine, backend, found.settled, listen)
+
+
+def _one_step_down(
+    found: Survey, error: OutOfMemoryError, engine: Engine, listen: Listener
+) -> Survey:
+    """The same stack with a smaller choice for the model that did not fit, or the error itself."""
+    model = error.model or ""
+    before = found.settled.get(model)
+    if before is None or not step_down(found.paths, model):
+        raise error
+    again = survey(found.paths, found.stack, engine, None, lambda _event: None)
+    now = again.settled.get(model)
+    if now is None or now.settings == before.settings:
+        raise error
+    listen(
+        Note(f"{model}: ran out of memory while loading; once more, one step down", warning=True)
+    )
+    keep(found.paths, again.settled, listen)
+    return again
 
 
 def down(paths: StackPaths, name: str, engine: Engine, listen: Listener, *, volumes: bool) -> Plan:
@@ -154,14 +190,19 @@ def _applier(
 
 def _all_ready(found: Survey, engine: Engine, listen: Listener, timeout_s: float) -> None:
     """Prove what was already running too: a model may be unloaded, a service wedged."""
-    touched = {
-        action.spec.service
-        for action in found.plan.actions
-        if isinstance(action, CreateService | ReplaceService | StartService)
-    }
+    touched = _touched(found.plan)
     for spec in found.deployment.services:
         if not spec.job and spec.service not in touched:
             _wait(spec.service, found, engine, listen, timeout_s)
+
+
+def _touched(done: Plan) -> set[str]:
+    """Services that the plan started."""
+    return {
+        action.spec.service
+        for action in done.actions
+        if isinstance(action, CreateService | ReplaceService | StartService)
+    }
 
 
 def _wait(service: str, found: Survey, engine: Engine, listen: Listener, timeout_s: float) -> None:

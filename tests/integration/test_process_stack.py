@@ -174,6 +174,6 @@ def test_what_llama_cpp_cannot_be_told_is_said(stack: Stack) -> None:
     )
     (stack.root / "templates").mkdir()
     own = stack.ok("config", "templates", "localai-model.yaml.j2").stdout
-    changed = own.replace("mmap:", 'tensor_split: "1,1"\nmmap:')
+    changed = own.replace("mmap:", 'main_gpu: "1"\nmmap:')
     (stack.root / "templates" / "localai-model.yaml.j2").write_text(changed, encoding="utf-8")
-    assert "models/llava.yaml: tensor_split has no counterpart" in stack.ok("plan").stderr
+    assert "models/llava.yaml: main_gpu has no counterpart" in stack.ok("plan").stderr

@@ -43,7 +43,8 @@ def test_what_we_wrote_is_replaced_without_a_question(
 
     from tests.unit.test_render import LLAVA
 
-    other = list(rendered(dataclasses.replace(LLAVA, context=2048)).values())
+    engine = dataclasses.replace(LLAVA.engine, context=2048)
+    other = list(rendered(dataclasses.replace(LLAVA, engine=engine)).values())
     assert [state.state for state in configure.compare(paths, other)] == ["stale", "same", "stale"]
     assert write(paths, other) == ("models/llava.yaml", "litellm/litellm.yaml")
     assert not list((paths.root / "models").glob("*.bak*"))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from llmctl.core.deployment import RenderedFile
 from llmctl.core.render import ModelValues, is_pristine, render, yaml_scalar
+from llmctl.core.tuning import EngineSettings
 from llmctl.errors import ConfigError
 from llmctl.ops.templates import load_templates
 from llmctl.paths import StackPaths, builtin_templates
@@ -21,14 +22,10 @@ LLAVA = ModelValues(
     name="llava",
     model="ggml-model-q4_k.gguf",
     mmproj="mmproj-model-f16.gguf",
-    context=4096,
-    parallel=1,
-    threads=8,
     gpu=True,
-    gpu_layers=999,
-    mmap=True,
     template="vicuna",
     api_base="http://localai:8080/v1",
+    engine=EngineSettings(context=4096, threads=8, gpu_layers=999),
 )
 TEMPLATES = {
     path.name: (path.name, path.read_text(encoding="utf-8"))
@@ -57,7 +54,12 @@ def test_llava_yaml_carries_the_guides_meaning_as_localai_reads_it() -> None:
     assert (config["context_size"], config["threads"], config["gpu_layers"]) == (4096, 8, 999)
     assert config["mmap"] is True
     assert config["flash_attention"] == "auto"
-    assert all(isinstance(option, str) for option in config["options"])
+    assert config["options"] == [
+        *("parallel:1", "ubatch:512", "kv_unified:true", "cache_ram:2048", "ctx_checkpoints:32"),
+        "mmproj_use_gpu:true",
+    ]
+    assert (config["cache_type_k"], config["cache_type_v"]) == ("f16", "f16")
+    assert (config["parameters"]["batch"], "tensor_split" in config) == (512, False)
     assert config["roles"]["user"].startswith("USER:")
     assert "</s>" in config["stopwords"]
     assert config["template"] == {"chat": "llava"}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from llmctl.core.schema import stack_schema
 from llmctl.core.settings import STACK_SETTINGS
 from llmctl.core.stack import Resolved, default_model_name, resolve_stack
+from llmctl.core.tuning import Tuning
 from llmctl.errors import ConfigError
 
 FILE = "llmctl.yaml"
@@ -198,3 +199,56 @@ def test_the_schema_refuses_what_the_parser_refuses(document: Any) -> None:
     refusal(document)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(document, stack_schema())
+
+
+def test_what_the_engine_is_given_is_fixed_or_left_open() -> None:
+    spec = resolve().stack.models[0]
+    assert spec.tuning == Tuning()
+    assert spec.tuning.fixed == frozenset()
+    document = {
+        "context": 8192,
+        "flash_attention": True,  # YAML's reading of a bare `on`
+        "models": [
+            {
+                "source": "llava",
+                "kv_unified": False,
+                "tensor_split": "2, 1.5",
+                "cache_ram": -1,
+                "projector_on_gpu": "auto",
+                "experts_on_cpu": 0,
+            },
+            "canary",
+        ],
+    }
+    environment = {"LLMCTL_PROJECTOR_ON_GPU": "false", "LLMCTL_CACHE_TYPE_K": "q8_0"}
+    found = resolve(document, environment, {"ubatch": ("--set ubatch", "256")})
+    llava, canary = (spec.tuning for spec in found.stack.models)
+    assert (llava.flash_attention, llava.kv_unified, llava.tensor_split) == (
+        "on",
+        False,
+        (2.0, 1.5),
+    )
+    assert (llava.cache_ram, llava.experts_on_cpu, llava.ubatch) == (-1, 0, 256)
+    assert llava.projector_on_gpu is None  # its own `auto` wins over the stack's
+    assert (canary.projector_on_gpu, canary.kv_unified) == (False, None)
+    assert llava.cache_type_k == canary.cache_type_k == "q8_0"
+    assert llava.insisted == ("context",)
+    assert llava.fixed >= {"context", "kv_unified", "tensor_split", "cache_ram"}
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"flash_attention": "yes"}, "flash_attention: expected one of auto, on, off"),
+        ({"cache_type_k": "q9"}, "cache_type_k: expected one of auto, f16"),
+        ({"tensor_split": []}, "tensor_split: expected auto or shares such as [2, 1]"),
+        ({"tensor_split": [1, -1]}, "tensor_split: expected shares such as [2, 1], got -1"),
+        ({"tensor_split": [0, 0]}, "tensor_split: expected shares of which one is above 0"),
+        ({"tensor_split": "half"}, "tensor_split: expected auto or shares"),
+        ({"tensor_split": [True]}, "tensor_split: expected shares such as [2, 1], got true"),
+        ({"batch": 0}, 'batch: expected "auto" or a whole number from 1 to 65536, got 0'),
+        ({"cache_ram": -2}, 'cache_ram: expected "auto" or a whole number from -1'),
+    ],
+)
+def test_what_the_engine_cannot_be_given_is_refused(document: Any, message: str) -> None:
+    assert refusal(document).message.startswith(f"llmctl.yaml: {message}")
