@@ -277,13 +277,19 @@ def devices_of(
                 "gpu",
                 gpu.total,
                 gpu.total if gpu.free is None else gpu.free,
-                "vulkan" if kind == "vulkan" else BACKENDS[gpu.kind],
+                "vulkan" if kind == "vulkan" else _backend(gpu),
                 gpu.shared,
             )
             for gpu in gpus
         ),
         host,
     )
+
+
+def _backend(gpu: Gpu) -> Backend:
+    """What drives it; of `--gpu 24GiB` nobody says whose it is."""
+    known = gpu.kind != "nvidia" or gpu.uuid or gpu.compute_capability
+    return BACKENDS[gpu.kind] if known else "any"
 
 
 def _name(gpu: Gpu, among: list[Gpu]) -> str:

@@ -89,15 +89,18 @@ def flags_of(config: dict[str, Any]) -> list[str]:
 def test_llama_cpps_own_numbers_come_through_the_command(
     here: Path, capsys: pytest.CaptureFixture[str], case: dict[str, Any]
 ) -> None:
-    """Weights and cache to the byte; the compute buffers have bounds of their own elsewhere."""
+    """Weights and cache to the byte, the compute buffer within a tenth or 32 MiB."""
     place = str(sparse("llama3.1-8b", here / "model.gguf"))
     document = told(capsys, place, *flags_of(case["config"]), "--ram", "512GiB")
     buffers = {name: numbers for name, numbers in case["buffers"].items() if "FAKE" in name}
     gpus = [numbers for name, numbers in sorted(buffers.items()) if "Host" not in name]
     found = [device for device in document["devices"] if device["kind"] == "gpu"]
     assert len(found) == len(gpus) == case["config"]["n_gpu"]
-    for device, (weights, cache, _) in zip(found, gpus, strict=True):
+    for device, (weights, cache, compute) in zip(found, gpus, strict=True):
         assert (device["weights"], device["kv_cache"]) == (weights, cache)
+        assert abs(device["compute"] - compute) <= max(compute // 10, 32 * MIB)
+        total = device["total"] - device["reserve"]
+        assert total >= 0.995 * (weights + cache + compute)
     assert document["reasons"] == []
 
 

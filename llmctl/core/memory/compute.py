@@ -76,7 +76,8 @@ def compute_terms(
     on_gpu = []
     for index, gpu in enumerate(gpus):
         size, bound = _on_gpu(model, settings, cells, sizes, placed, index)
-        size += _cuda_copies(model, settings, cells, placed, (index, gpu))
+        if gpu.backend == "cuda":
+            size += cuda_copies(model, settings, cells, placed, index)
         on_gpu.append(Term(int(size * factor), "margin" if bound else how))
     host = _on_host(model, sizes, placed)
     return tuple(on_gpu), Term(int(host * factor), how)
@@ -228,16 +229,11 @@ def _on_host(model: Model, sizes: Sizes, placed: Placement) -> int:
     return inputs + COPIES * (sizes.mask + 2 * width) if placed.pipeline else inputs
 
 
-def _cuda_copies(
-    model: Model,
-    settings: Settings,
-    cells: Cells,
-    placed: Placement,
-    device: tuple[int, Device],
+def cuda_copies(
+    model: Model, settings: Settings, cells: Cells, placed: Placement, index: int
 ) -> int:
     """CUDA's flash attention reads f16: it unpacks one block's quantised cache at a time."""
-    index, gpu = device
-    if gpu.backend != "cuda" or settings.flash_attention != "on":
+    if settings.flash_attention != "on":
         return 0
     largest = 0
     for number in placed.on(index):

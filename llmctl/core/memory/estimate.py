@@ -14,7 +14,7 @@ from llmctl.core.memory.cache import (
     kv_bytes,
     state_bytes,
 )
-from llmctl.core.memory.compute import compute_terms, output_bytes
+from llmctl.core.memory.compute import compute_terms, cuda_copies, output_bytes
 from llmctl.core.memory.facts import (
     CHECKPOINTS,
     MIB,
@@ -154,7 +154,7 @@ class _Parts:
             blocks,
             _NOTHING if idle else compute,
             _NOTHING,
-            self._reserve(device),
+            self._reserve(device, index),
             projects=index == 0 and self.settings.projector_on_gpu,
         )
 
@@ -215,9 +215,13 @@ class _Parts:
         size = projector.compute_bytes(flash, self.settings.image_max_tokens)
         return Term(padded(size, GPU_ALIGNMENT), "closed form")
 
-    def _reserve(self, device: Device) -> Term:
+    def _reserve(self, device: Device, index: int) -> Term:
         size = max(LEAST_RESERVE, int(device.total * RESERVE_SHARE))
-        return Term(size if self.model.layout.known else UNKNOWN_RESERVE * size, "margin")
+        if not self.model.layout.known:
+            size *= UNKNOWN_RESERVE
+        if device.backend == "any":
+            size += cuda_copies(self.model, self.settings, self.cells, self.placed, index)
+        return Term(size, "margin")
 
 
 def _hidden(model: Model, settings: Settings, cells: Cells, placed: Placement) -> dict[str, Term]:

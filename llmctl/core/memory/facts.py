@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 Provenance = Literal["exact", "closed form", "margin"]
-Backend = Literal["cuda", "rocm", "vulkan", "metal", "sycl", "cpu"]
+Backend = Literal["cuda", "rocm", "vulkan", "metal", "sycl", "cpu", "any"]
 FlashAttention = Literal["auto", "on", "off"]
 
 CHECKPOINTS, PROMPT_CACHE, REPACKED = "context checkpoints", "prompt cache", "repacked weights"
@@ -23,7 +23,8 @@ class Device:
         kind: A GPU, or the host's RAM.
         total: Bytes it has.
         free: Bytes that nobody else holds.
-        backend: What llama.cpp drives it with; decides which scratch memory is added.
+        backend: What llama.cpp drives it with; decides which scratch memory is added. "any" is a GPU
+            of which only the size is known: what one of the backends would add is its reserve's.
         shared: A GPU whose memory is the host's RAM: both together get one budget.
     """
 
