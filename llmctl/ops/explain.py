@@ -12,6 +12,7 @@ from llmctl.core.deployment import container_name
 from llmctl.core.explain import KNOWN, Known, difference, step, told_by, value_in
 from llmctl.core.fitting import planned_settings
 from llmctl.core.localai_config import load_strict
+from llmctl.core.measured import last_load
 from llmctl.core.memory import MIB, Estimate, Settings, estimate
 from llmctl.core.resolve import plain_settings
 from llmctl.core.services import backends
@@ -23,12 +24,12 @@ from llmctl.errors import ConfigError, LlmctlError
 from llmctl.ops import engines, models
 from llmctl.ops.fit import stack_place
 from llmctl.ops.host import machine
+from llmctl.ops.measuring import engine_words
 from llmctl.ops.planning import models_of
 from llmctl.ops.render import Rendered, render_stack
 from llmctl.paths import StackPaths
 
 PER_MODEL = {"context", "parallel", "threads", "gpu_layers"} | {s.path for s in ENGINE_SETTINGS}
-LOG_LINES = 20_000  # a model's load is told in some hundred
 
 
 @dataclass(frozen=True)
@@ -217,24 +218,21 @@ class _World:
         return None
 
     def _effective(self, spec: ModelSpec, known: Known) -> str | None:
-        """From the log of the engine, where it speaks of this model alone."""
+        """From what the running engine said when it loaded this model."""
         if known.told is None:
             return None
         stack = self.resolved.stack
         (backend,) = [
             b for b in backends(stack, engines.kind(self.engine)) if spec.name in b.models
         ]
-        if len(backend.models) > 1:
-            return None
         try:
-            container = container_name(stack.name, backend.service)
-            found = self.engine.inspect(container)
-            if found is None or found.state != "running":
-                return None
-            lines = self.engine.logs(container, tail=LOG_LINES, follow=False)
-            return told_by("\n".join(lines), known.told)
+            found = self.engine.inspect(container_name(stack.name, backend.service))
         except LlmctlError:
             return None
+        if found is None or found.state != "running":
+            return None
+        lines = last_load(engine_words(stack, self.engine, backend, spec.name))
+        return told_by("\n".join(lines), known.told)
 
 
 def _reason(settled: Settled | None, name: str) -> str | None:

@@ -21,6 +21,7 @@ from llmctl.errors import ConfigError, EngineError, GateError, UsageError
 from llmctl.hub.base import Hub
 from llmctl.ops import engines
 from llmctl.ops.choosing import kept_settings
+from llmctl.ops.measuring import Measured, measured
 from llmctl.ops.models.examining import Examined, reader
 from llmctl.ops.models.headers import local_header, remote_header
 from llmctl.ops.models.inspecting import inspect
@@ -128,6 +129,15 @@ def stack_place(paths: StackPaths, stack: Stack, hardware: Hardware) -> Place:
         hardware, "none" if engines.kind(engine) == "process" else kind, stack.gpu_devices
     )
     kept = kept_settings(paths)
+    known = measured(paths)
+    lacking: dict[str, int] = {}
+    for settled in kept.values():
+        for name, size in known.get(settled.subject, Measured()).less().items():
+            lacking[name] = lacking.get(name, 0) - size
+    if lacking:
+        note = "what an earlier load took beyond its plan is not counted as free"
+        devices = with_room(place.devices, lacking)
+        place = Place(hardware, devices, (*place.notes, note))
     try:
         own = bool(kept) and serves(stack, engine)
     except EngineError:

@@ -29,6 +29,7 @@ from llmctl.paths import StackPaths
 
 VERSION = 1
 LOG_TIMEOUT_S = 5.0
+LOG_LINES = 20_000  # a load is told in some hundred; requests since then take twenty each
 SURPRISE = 0.05  # of the plan; by more than that the user is told
 STEP_SHARE, LEAST_STEP = 0.05, 256 * MIB  # of a GPU that ran full is not planned with again
 
@@ -91,7 +92,7 @@ def record(
         choice = settled.get(model)
         if choice is None or not choice.subject:
             continue
-        lines = compare(choice.terms, last_load(_words(stack, engine, backend, model)))
+        lines = compare(choice.terms, last_load(engine_words(stack, engine, backend, model)))
         if not lines:
             continue
         before = known.get(choice.subject, Measured())
@@ -128,8 +129,8 @@ def ran_out(paths: StackPaths, choice: Settled) -> bool:
     return True
 
 
-def _words(stack: Stack, engine: Engine, backend: Backend, model: str) -> list[str]:
-    """What llama.cpp said, as lines; none when it cannot be had: it is only for comparison.
+def engine_words(stack: Stack, engine: Engine, backend: Backend, model: str) -> list[str]:
+    """What llama.cpp said of one model, as lines; none when it cannot be had.
 
     LocalAI keeps its backend's output for itself and answers GET /api/backend-logs/MODEL with it,
     a list of {"text": ...}.
@@ -141,7 +142,7 @@ def _words(stack: Stack, engine: Engine, backend: Backend, model: str) -> list[s
             if isinstance(said, list) and said:
                 return [str(one.get("text", "")) for one in said if isinstance(one, dict)]
         name = container_name(stack.name, backend.service)
-        return list(engine.logs(name, tail=None, follow=False))
+        return list(engine.logs(name, tail=LOG_LINES, follow=False))
     except LlmctlError:
         return []
 

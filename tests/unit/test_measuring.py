@@ -36,7 +36,7 @@ class Engine:
         self.lines = lines
 
     def logs(self, container: str, *, tail: int | None, follow: bool) -> Iterator[str]:
-        assert (container, tail, follow) == ("llmctl-llama-m", None, False)
+        assert (container, tail, follow) == ("llmctl-llama-m", measuring.LOG_LINES, False)
         yield from self.lines
 
 
