@@ -214,3 +214,22 @@ def test_table_marks_the_best_that_fits_and_what_a_gib_more_buys() -> None:
     assert poor.next_gib.label == "Q4_K_M"
     nothing = table(models, [card(600), replace(HOST, free=GIB)], Settings(8192))
     assert nothing.recommended is None
+
+
+def test_ram_that_is_short_is_no_reason_to_leave_the_gpus_empty() -> None:
+    """70B, 42 GB: neither the cards nor RAM hold it alone; together they do."""
+    ram = Device("RAM", "host", 24 * GIB, 22 * GIB, "cpu")
+    cards = [replace(gpu(size), name=f"card {size}") for size in (24, 12)]
+    chosen = choose(model("llama3.3-70b"), [*cards, ram], Wanted(4096, minimum_context=2048))
+    assert chosen.fits
+    assert chosen.settings.gpu_layers is not None
+    assert 60 <= chosen.settings.gpu_layers < 81
+    assert all(memory.weights.bytes for memory in chosen.estimate.gpus)
+
+
+def test_a_context_that_buys_no_full_offload_is_not_given_up() -> None:
+    chosen = choose(model("llama3.3-70b"), [gpu(24), HOST], Wanted(4096, minimum_context=2048))
+    assert chosen.fits
+    assert chosen.settings.context == 4096
+    assert chosen.settings.gpu_layers is not None
+    assert 0 < chosen.settings.gpu_layers < 81

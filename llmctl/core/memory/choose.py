@@ -173,9 +173,10 @@ class _Search:
                 break
             split = replace(settings, tensor_split=tuple(float(share) for share in shares))
             answer = estimate(self.model, split, self.devices, self.projector)
-            if answer.fits or answer.missing < best.missing or not best.settings.tensor_split:
+            first = not best.settings.tensor_split
+            if first or answer.fits or _lacking(answer) < _lacking(best):
                 best = answer
-            if answer.fits:
+            if _on_gpus(answer):
                 break
             shares = [
                 max(0, share - max(0, memory.total - memory.device.free) // MIB)
@@ -285,7 +286,10 @@ class _Search:
             return
         count = len(self.model.blocks)
         fewer = _last_that_fits(
-            0, count, lambda step: self.estimate(self._at_least(experts_on_cpu=count - step))
+            0,
+            count,
+            lambda step: self.estimate(self._at_least(experts_on_cpu=count - step)),
+            _on_gpus,
         )
         kept = count if fewer is None else int(fewer.settings.experts_on_cpu)
         self.now = replace(self.now, experts_on_cpu=kept)
@@ -297,8 +301,18 @@ class _Search:
     def _keep_layers(self) -> Iterator[Estimate]:
         if not (self.gpus and self.free("gpu_layers")):
             return
+        # What does not go to the GPUs has to go into RAM: as much as they take is best for both.
+        # A shorter context did not bring them all there, so it is not given up for a layer or two.
         answer = _last_that_fits(
-            0, self.model.layers, lambda step: self.estimate(self._at_least(gpu_layers=step))
+            0,
+            self.model.layers,
+            lambda step: self.estimate(replace(self.now, gpu_layers=step)),
+            _on_gpus,
+        ) or _last_that_fits(
+            0,
+            self.model.layers,
+            lambda step: self.estimate(self._at_least(gpu_layers=step)),
+            _on_gpus,
         )
         self.last = answer or self.estimate(self._at_least(gpu_layers=0))
         if answer:
@@ -309,15 +323,33 @@ class _Search:
         yield self.last
 
 
-def _last_that_fits(low: int, high: int, tried: Callable[[int], Estimate]) -> Estimate | None:
+def _everywhere(answer: Estimate) -> bool:
+    return answer.fits
+
+
+def _on_gpus(answer: Estimate) -> bool:
+    return all(memory.fits for memory in answer.gpus)
+
+
+def _lacking(answer: Estimate) -> int:
+    """Bytes by which the fullest GPU is too full."""
+    return max((0, *(memory.total - memory.device.free for memory in answer.gpus)))
+
+
+def _last_that_fits(
+    low: int,
+    high: int,
+    tried: Callable[[int], Estimate],
+    fits: Callable[[Estimate], bool] = _everywhere,
+) -> Estimate | None:
     """The estimate of the largest step within bounds that fits, by bisection: memory only grows."""
     best = tried(low)
-    if not best.fits:
+    if not fits(best):
         return None
     while low < high:
         middle = (low + high + 1) // 2
         answer = tried(middle)
-        if answer.fits:
+        if fits(answer):
             low, best = middle, answer
         else:
             high = middle - 1
