@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -294,10 +295,16 @@ def _asked_group(
         there = sorted({quantisation(g[0].path) or g[0].path for g in groups})
         raise ConfigError(
             f"{info.repo}: holds no {asked}; it has {', '.join(there)}",
-            hint=f"hf://{info.repo}:{there[0]}",
+            hint=f"hf://{info.repo}:{_nearest(asked, there)}",
             details=_listing(info),
         )
     return _only(info, fitting)
+
+
+def _nearest(asked: str, there: list[str]) -> str:
+    """The one that was most likely meant."""
+    lower = {name.lower(): name for name in there}
+    return lower[difflib.get_close_matches(asked.lower(), lower, n=1, cutoff=0)[0]]
 
 
 def _usual_group(info: RepoInfo, groups: list[tuple[RepoFile, ...]]) -> tuple[RepoFile, ...]:
