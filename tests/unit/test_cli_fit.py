@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+import llmctl.hub
 from llmctl.cli.main import run
 from llmctl.core.gguf import GgufError
+from llmctl.hub.huggingface import HuggingFaceHub
 from tests.unit.golden import HEADERS, sparse
 from tests.unit.test_startup import imported
 from tests.world import gguf_bytes
@@ -260,18 +262,20 @@ def test_the_stack_and_its_settings_are_the_default(
 def test_a_repository_is_planned_from_its_headers_and_the_table_from_all_of_them(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from huggingface_hub import close_session
+
     files: dict[str, bytes | Path] = {
         "m-Q4_K_M.gguf": gguf_bytes.language(width=64),
         "m-Q8_0.gguf": gguf_bytes.language(width=64, vocabulary=64),
         "mmproj-m-f16.gguf": gguf_bytes.projector(width=64),
     }
     with LocalHub({"org/m-GGUF": Repo(files)}) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setenv("HF_HOME", str(here / "hf"))
+        monkeypatch.setattr(llmctl.hub, "connect_hub", lambda: HuggingFaceHub(hub.url, token=False))
         document = told(capsys, "hf://org/m-GGUF:Q4_K_M", *CARD)
         assert document["devices"][0]["projector_weights"] > 0
         table = told(capsys, "hf://org/m-GGUF:Q4_K_M", *CARD, "--table")
         assert run(["fit", "hf://org/m-GGUF", *CARD, "--table"]) == 0
+        close_session()
     assert not (here / "models").exists()
     assert {row["label"] for row in table["rows"]} == {"Q4_K_M", "Q8_0"}
     assert {row["kv_type"] for row in table["rows"]} == {"f16", "q8_0", "q4_0"}
