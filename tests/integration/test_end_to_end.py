@@ -60,6 +60,12 @@ def test_up_brings_the_stack_to_a_proven_answer(stack: Stack) -> None:
     status = stack.json("status")
     assert status["healthy"] is True
     assert status["models"] == [{"name": "llava", "loaded": True}]
+    # What llama.cpp said of its buffers while it loaded, beside the plan.
+    memory = status["memory"]["llava"]
+    found = {line["term"]: (line["planned"], line["measured"]) for line in memory["lines"]}
+    assert found["kv_cache"][0] == found["kv_cache"][1] > 0
+    assert abs(found["weights"][1] - found["weights"][0]) < 10_486  # printed in hundredths of a MiB
+    assert 0.9 < memory["ratio"] < 1.1
 
 
 @pytest.mark.parametrize(
