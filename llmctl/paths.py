@@ -92,6 +92,11 @@ class StackPaths:
         return self.state / "fit.json"
 
     @property
+    def rendered(self) -> Path:
+        """The configuration files as they were rendered last, and a digest of what went in."""
+        return self.state / "rendered.json"
+
+    @property
     def measured(self) -> Path:
         """What the engine took of the memory that was planned."""
         return self.state / "measured.json"

@@ -5,7 +5,7 @@ A `Deployment` says everything an engine needs and nothing it does not; two equa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llmctl.core.codec import digest
 
@@ -125,6 +125,19 @@ class RenderedFile:
 
 
 @dataclass(frozen=True)
+class Rendered:
+    """Configuration files, and what they were made of.
+
+    Attributes:
+        inputs: Digest of everything that went in.
+        files: The files.
+    """
+
+    inputs: str
+    files: tuple[RenderedFile, ...]
+
+
+@dataclass(frozen=True)
 class WantedModel:
     """A model's files that must lie on disk before anything starts.
 
@@ -152,6 +165,7 @@ class Deployment:
         files: Rendered configuration.
         models: Files to be pulled.
         purge: Whether volumes that are not listed go too (`down --volumes`).
+        rendered: Digest of what the files were made of.
     """
 
     stack: str
@@ -162,6 +176,7 @@ class Deployment:
     files: tuple[RenderedFile, ...] = ()
     models: tuple[WantedModel, ...] = ()
     purge: bool = False
+    rendered: str = field(default="", compare=False)
 
 
 def container_name(stack: str, service: str) -> str:

@@ -15,7 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmctl.core.deployment import RenderedFile
+from llmctl import __version__
+from llmctl.core.codec import digest
+from llmctl.core.deployment import Rendered, RenderedFile
 from llmctl.core.localai_config import check_litellm_config, check_model_config
 from llmctl.core.tuning import EngineSettings
 from llmctl.errors import ConfigError
@@ -70,17 +72,29 @@ def render(
     *,
     templates: Mapping[str, tuple[str, str]],
     needs_key: bool,
-) -> tuple[RenderedFile, ...]:
+    before: Rendered | None = None,
+) -> Rendered:
     """All configuration files of a stack.
 
     Args:
         models: One entry per model.
         templates: Template name -> (where it lies, for messages; its text).
         needs_key: Whether the gateway asks for a key.
+        before: What an earlier call made; given back when the same went into it, because loading the
+            template engine takes longer than all the rest of an `up` that has nothing to do.
 
     Raises:
         ConfigError: a template is broken, or what it makes would not work.
     """
+    inputs = digest([__version__, list(models), sorted(templates.items()), needs_key])
+    if before is not None and before.inputs == inputs:
+        return before
+    return Rendered(inputs, _render(models, templates, needs_key=needs_key))
+
+
+def _render(
+    models: tuple[ModelValues, ...], templates: Mapping[str, tuple[str, str]], *, needs_key: bool
+) -> tuple[RenderedFile, ...]:
     files = []
     for model in models:
         vicuna = model.template == "vicuna"

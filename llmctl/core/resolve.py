@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from llmctl.core.artifact import Artifact
-from llmctl.core.deployment import Deployment, RenderedFile, WantedModel
+from llmctl.core.deployment import Deployment, Rendered, WantedModel
 from llmctl.core.hostfacts import GpuChoice, HostFacts
 from llmctl.core.render import ModelValues, render
 from llmctl.core.resolve_docker import containers
@@ -33,7 +33,7 @@ def resolve(
     Raises:
         ConfigError: a choice that cannot work on this host, or a template that renders nonsense.
     """
-    files = rendered_files(
+    rendered = rendered_files(
         stack,
         artifacts,
         around.host,
@@ -41,11 +41,14 @@ def resolve(
         around.templates,
         engine=around.engine,
         chosen=chosen,
+        before=around.rendered,
     )
+    files = rendered.files
     build = processes if around.engine == "process" else containers
     return dataclasses.replace(
         build(stack, artifacts, around, files),
         files=files,
+        rendered=rendered.inputs,
         models=tuple(
             WantedModel(a.name, a.source, tuple((f.path, f.size) for f in a.files))
             for a in artifacts
@@ -62,7 +65,8 @@ def rendered_files(
     *,
     engine: str,
     chosen: Mapping[str, Settled] | None = None,
-) -> tuple[RenderedFile, ...]:
+    before: Rendered | None = None,
+) -> Rendered:
     """The configuration files alone, for `config render`."""
     values = []
     for spec, artifact in zip(stack.models, artifacts, strict=True):
@@ -79,7 +83,7 @@ def rendered_files(
                 engine=settings,
             )
         )
-    return render(tuple(values), templates=templates, needs_key=stack.needs_key)
+    return render(tuple(values), templates=templates, needs_key=stack.needs_key, before=before)
 
 
 def plain_settings(spec: ModelSpec, host: HostFacts, gpu: GpuChoice) -> EngineSettings:

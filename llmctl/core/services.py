@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from llmctl.core.deployment import Rendered
 from llmctl.core.hostfacts import GpuChoice, HostFacts
 from llmctl.core.secret import Secret
 from llmctl.core.stack import Stack
@@ -96,6 +97,7 @@ class Surroundings:
         templates: Template name -> (origin, text).
         engine: Kind of the engine, "docker" or "process".
         python: The interpreter that runs local processes; its directory holds `litellm`.
+        rendered: What was rendered the last time, None when that is not known.
     """
 
     directory: str
@@ -108,3 +110,4 @@ class Surroundings:
     templates: Mapping[str, tuple[str, str]]
     engine: str = "docker"
     python: str = ""
+    rendered: Rendered | None = None

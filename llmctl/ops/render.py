@@ -68,4 +68,4 @@ def render_stack(paths: StackPaths, stack: Stack, listen: Listener) -> Rendered:
         engine=engines.kind(engine),
         chosen=settled,
     )
-    return Rendered(rendered, settled, gpu)
+    return Rendered(rendered.files, settled, gpu)

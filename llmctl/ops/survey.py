@@ -26,7 +26,7 @@ from llmctl.ops.choosing import Circumstances, settle
 from llmctl.ops.engines import build_of
 from llmctl.ops.gpu import choose_gpu_for
 from llmctl.ops.keys import key_digest, read_key
-from llmctl.ops.templates import load_templates
+from llmctl.ops.templates import load_rendered, load_templates
 from llmctl.paths import StackPaths
 
 NEW_KEY = "to be generated"
@@ -99,6 +99,7 @@ def survey(
         templates=load_templates(paths),
         engine=info.kind,
         python=sys.executable,
+        rendered=load_rendered(paths),
     )
     settled = settle(
         paths,

@@ -1,9 +1,14 @@
-"""The templates in force: built-in ones, overridden by the stack's own directory."""
+"""The templates in force, built-in or the stack's own, and what was made of them last."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 from llmctl import files
-from llmctl.errors import ConfigError
+from llmctl.core.codec import canonical, decode
+from llmctl.core.deployment import Deployment, Rendered
+from llmctl.errors import ConfigError, LlmctlError
 from llmctl.paths import StackPaths, builtin_templates
 
 
@@ -30,3 +35,22 @@ def load_templates(paths: StackPaths) -> dict[str, tuple[str, str]]:
             )
         found[path.name] = (f"templates/{path.name}", files.read_text(path) or "")
     return found
+
+
+def load_rendered(paths: StackPaths) -> Rendered | None:
+    """What was rendered last; None when it is not known or was altered."""
+    try:
+        found = decode(Rendered, json.loads(files.read_text(paths.rendered) or "null"))
+    except (ValueError, TypeError, KeyError, LlmctlError):
+        return None
+    for file in found.files:
+        if hashlib.sha256(file.content.encode("utf-8")).hexdigest() != file.sha256:
+            return None
+    return found
+
+
+def keep_rendered(paths: StackPaths, deployment: Deployment) -> None:
+    """Remember what was rendered, so that the next time the same need not be rendered again."""
+    rendered = Rendered(deployment.rendered, deployment.files)
+    if rendered != load_rendered(paths):
+        files.write_atomic(paths.rendered, canonical(rendered) + "\n")

@@ -27,6 +27,7 @@ from llmctl.ops.converge import Applier
 from llmctl.ops.endpoint import endpoints
 from llmctl.ops.keys import ensure_key
 from llmctl.ops.survey import Survey, survey
+from llmctl.ops.templates import keep_rendered
 from llmctl.paths import StackPaths
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def up(
             found = survey(paths, stack, engine, hub, lambda _event: None, force=force)
         # Before anything starts: what then holds the memory must not be planned around.
         keep(paths, found.settled, listen)
+        keep_rendered(paths, found.deployment)
         try:
             _start(found, engine, hub, listen, timeout_s)
         except OutOfMemoryError as error:
@@ -139,6 +141,7 @@ def _one_step_down(
         Note(f"{model}: ran out of memory while loading; once more, one step down", warning=True)
     )
     keep(found.paths, again.settled, listen)
+    keep_rendered(found.paths, again.deployment)
     return again
 
 

@@ -11,11 +11,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmctl.core.deployment import RenderedFile
+from llmctl.core.deployment import Deployment, RenderedFile
 from llmctl.core.render import ModelValues, is_pristine, render, yaml_scalar
 from llmctl.core.tuning import EngineSettings
 from llmctl.errors import ConfigError
-from llmctl.ops.templates import load_templates
+from llmctl.ops.templates import keep_rendered, load_rendered, load_templates
 from llmctl.paths import StackPaths, builtin_templates
 
 LLAVA = ModelValues(
@@ -35,7 +35,7 @@ TEMPLATES = {
 
 def rendered(*models: ModelValues, **changed: str) -> dict[str, RenderedFile]:
     templates = TEMPLATES | {name: (f"templates/{name}", text) for name, text in changed.items()}
-    files = render(models or (LLAVA,), templates=templates, needs_key=False)
+    files = render(models or (LLAVA,), templates=templates, needs_key=False).files
     return {file.path: file for file in files}
 
 
@@ -93,7 +93,7 @@ def test_litellm_finds_the_engine_on_the_stacks_network() -> None:
 
 
 def test_with_a_key_the_file_names_the_variable_and_never_the_key() -> None:
-    files = render((LLAVA,), templates=TEMPLATES, needs_key=True)
+    files = render((LLAVA,), templates=TEMPLATES, needs_key=True).files
     config = yaml.safe_load(files[-1].content)
     assert config["general_settings"] == {"master_key": "os.environ/LITELLM_MASTER_KEY"}
 
@@ -114,7 +114,7 @@ def test_names_and_paths_cannot_break_out_of_their_value(
     name: str, model: str, mmproj: str
 ) -> None:
     values = dataclasses.replace(LLAVA, name=name, model=model, mmproj=mmproj)
-    files = render((values,), templates=TEMPLATES, needs_key=False)
+    files = render((values,), templates=TEMPLATES, needs_key=False).files
     config, _, gateway = (f.content for f in files)
     found: dict[str, Any] = yaml.safe_load(config)
     reference = yaml.safe_load(rendered()["models/llava.yaml"].content)
@@ -186,7 +186,7 @@ def test_the_users_templates_win(tmp_path: Path) -> None:
     own.write_text("{% raw %}{{.Input}}{% endraw %} 答え:", encoding="utf-8")
     templates = load_templates(StackPaths.at(tmp_path))
     assert templates["vicuna.tmpl.j2"][0] == "templates/vicuna.tmpl.j2"
-    files = render((LLAVA,), templates=templates, needs_key=False)
+    files = render((LLAVA,), templates=templates, needs_key=False).files
     assert files[1].content.endswith("{{.Input}} 答え:")
 
 
@@ -195,3 +195,30 @@ def test_a_template_of_the_users_that_overrides_nothing_is_refused(tmp_path: Pat
     (tmp_path / "templates" / "vicunna.tmpl.j2").write_text("x", encoding="utf-8")
     with pytest.raises(ConfigError, match="overrides nothing"):
         load_templates(StackPaths.at(tmp_path))
+
+
+def test_the_same_is_not_rendered_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = render((LLAVA,), templates=TEMPLATES, needs_key=False)
+    monkeypatch.setattr("llmctl.core.render._render_one", None)
+    assert render((LLAVA,), templates=TEMPLATES, needs_key=False, before=first) is first
+    for change in (
+        {"models": (dataclasses.replace(LLAVA, name="other"),)},
+        {"templates": {**TEMPLATES, "litellm.yaml.j2": ("mine", "")}},
+        {"needs_key": True},
+    ):
+        asked = {"models": (LLAVA,), "templates": TEMPLATES, "needs_key": False, **change}
+        with pytest.raises(TypeError):
+            render(**asked, before=first)  # type: ignore[arg-type]
+
+
+def test_what_was_rendered_is_kept_and_checked(tmp_path: Path) -> None:
+    paths = StackPaths.at(tmp_path)
+    rendered = render((LLAVA,), templates=TEMPLATES, needs_key=False)
+    deployment = Deployment("s", "/s", files=rendered.files, rendered=rendered.inputs)
+    assert load_rendered(paths) is None
+    keep_rendered(paths, deployment)
+    assert load_rendered(paths) == rendered
+    text = paths.rendered.read_text(encoding="utf-8")
+    for damage in (text.replace("llava", "lava", 1), text[:-9], "[]", "null", '{"inputs": 1}'):
+        paths.rendered.write_text(damage, encoding="utf-8")
+        assert load_rendered(paths) is None
