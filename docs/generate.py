@@ -21,7 +21,7 @@ for variable in [name for name in os.environ if name.startswith("LLMCTL_")]:
 
 from typer.testing import CliRunner  # noqa: E402 - the width is read at import
 
-from llmctl.cli.main import app  # noqa: E402
+from llmctl.cli.main import tree  # noqa: E402
 from llmctl.core.settings import MODEL_SETTINGS, STACK_SETTINGS, Setting  # noqa: E402
 
 COMMANDS = (
@@ -93,7 +93,7 @@ def reference() -> str:
 
 def help_text(command: str) -> str:
     """What `llmctl COMMAND --help` prints at 100 columns."""
-    result = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="llmctl")
+    result = CliRunner().invoke(tree(), [*command.split(), "--help"], prog_name="llmctl")
     if result.exit_code:
         raise SystemExit(f"llmctl {command} --help failed:\n{result.output}")
     return "\n".join(line.rstrip() for line in result.output.strip().splitlines())

@@ -5,29 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from llmctl import __version__
-from llmctl.cli import ask, config, demo, fit, host, lifecycle, models, smoke
 from llmctl.cli.output import Mode, Output
 from llmctl.errors import LlmctlError
 
 INTERRUPTED = 130
-
-app = typer.Typer(
-    name="llmctl",
-    help="From a GPU box and a model name to a vision endpoint you can trust.",
-    epilog="First time? `llmctl up` does everything; `llmctl smoke-test` proves it sees pictures.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    # Plain help loads no rich: `llmctl --help` stays as fast as `--version`.
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
 
 def _version(asked: bool) -> None:
     if asked:
@@ -35,7 +22,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     version: Annotated[
         bool,
@@ -46,24 +32,55 @@ def root(
     del version
 
 
-app.command("up")(lifecycle.up)
-app.command("ask")(ask.ask)
-app.command("demo")(demo.demo)
-app.command("smoke-test")(smoke.smoke_test)
-app.command("status")(lifecycle.status)
-app.command("host")(host.host)
-app.command("fit")(fit.fit)
-app.command("logs")(lifecycle.logs)
-app.command("plan")(lifecycle.plan)
-app.command("down")(lifecycle.down)
-app.command("key")(lifecycle.key)
-app.add_typer(models.app, name="models")
-app.add_typer(config.app, name="config")
+# Name -> module of llmctl.cli and its function, in the order of the help.
+COMMANDS = {
+    "up": ("lifecycle", "up"),
+    "ask": ("ask", "ask"),
+    "demo": ("demo", "demo"),
+    "smoke-test": ("smoke", "smoke_test"),
+    "status": ("lifecycle", "status"),
+    "host": ("host", "host"),
+    "fit": ("fit", "fit"),
+    "logs": ("lifecycle", "logs"),
+    "plan": ("lifecycle", "plan"),
+    "down": ("lifecycle", "down"),
+    "key": ("lifecycle", "key"),
+}
+GROUPS = ("models", "config")
+
+
+def tree(only: str | None = None) -> typer.Typer:
+    """The command tree, or the part of it that one command line needs: importing all takes longer.
+
+    Args:
+        only: A command or group; None, or a name that there is not, for all of them.
+    """
+    app = typer.Typer(
+        name="llmctl",
+        help="From a GPU box and a model name to a vision endpoint you can trust.",
+        epilog="First time? `llmctl up` does everything; `llmctl smoke-test` proves it sees pictures.",
+        no_args_is_help=True,
+        add_completion=True,
+        pretty_exceptions_enable=False,
+        # Plain help loads no rich: `llmctl --help` stays as fast as `--version`.
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(root)
+    wanted = {only} if only in {*COMMANDS, *GROUPS} else {*COMMANDS, *GROUPS}
+    for name, (module, function) in COMMANDS.items():
+        if name in wanted:
+            app.command(name)(getattr(import_module(f"llmctl.cli.{module}"), function))
+    for name in GROUPS:
+        if name in wanted:
+            app.add_typer(import_module(f"llmctl.cli.{name}").app, name=name)
+    return app
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     try:
+        app = tree(arguments[0] if arguments else None)
         app(args=list(arguments), prog_name="llmctl", standalone_mode=True)
     except LlmctlError as error:
         Output(_mode(arguments)).error(error)
