@@ -16,6 +16,7 @@ from llmctl.errors import LlmctlError
 
 INTERRUPTED = 130
 
+
 def _version(asked: bool) -> None:
     if asked:
         print(f"llmctl {__version__}")  # noqa: T201
