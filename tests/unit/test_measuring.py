@@ -146,7 +146,7 @@ def test_readiness_knows_want_of_memory(words: str, monkeypatch: pytest.MonkeyPa
 
 def survey_with(settings: EngineSettings) -> Any:
     return SimpleNamespace(
-        settled={"m": choice(settings=settings)}, paths="p", stack="s", plan="plan"
+        settled={"m": choice(settings=settings)}, paths="p", stack="s", deployment=settings
     )
 
 
@@ -162,6 +162,8 @@ def test_up_takes_one_step_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(up, "step_down", lambda _paths, model: model == "m")
     monkeypatch.setattr(up, "survey", lambda *_, **__: smaller)
     monkeypatch.setattr(up, "keep", lambda _paths, found, _listen: kept.append(found))
+    rendered: list[Any] = []
+    monkeypatch.setattr(up, "keep_rendered", lambda _paths, made: rendered.append(made))
     events: list[Event] = []
     engine: Any = None
     found = up._one_step_down(
@@ -169,6 +171,7 @@ def test_up_takes_one_step_down(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert found is smaller
     assert kept == [smaller.settled]
+    assert rendered == [smaller.deployment]
     (note,) = events
     assert isinstance(note, Note)
     assert note.warning
