@@ -205,7 +205,7 @@ def remove(
     removal = models.plan_removal(paths, name)
     if not yes:
         confirm(
-            f"delete {len(removal.delete)} files of {name} ({size_text(removal.bytes)})",
+            f"delete {_files(len(removal.delete))} of {name} ({size_text(removal.bytes)})",
             [f"models/{path}  {size_text(size)}" for path, size in removal.delete],
             f"llmctl models rm {name} --yes",
         )
@@ -268,6 +268,10 @@ def _listed_text(rows: tuple[Listed, ...], unfinished: tuple[Partial, ...]) -> s
     )
 
 
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
+
+
 def _on_disk(row: Listed) -> str:
     if row.here == 0:
         return "-"
@@ -298,7 +302,7 @@ def _shown_text(shown: Shown) -> str:
 def _pulled_text(result: PullResult) -> str:
     artifact = result.artifact
     done = (
-        f"pulled {len(result.downloaded)} files, {size_text(result.bytes)}"
+        f"pulled {_files(len(result.downloaded))}, {size_text(result.bytes)}"
         if result.downloaded
         else "already here, verified"
     )
@@ -311,7 +315,7 @@ def _pulled_text(result: PullResult) -> str:
 
 def _removed_text(removal: Removal) -> str:
     lines = [
-        f"{removal.name}: {len(removal.delete)} files deleted, {size_text(removal.bytes)} free"
+        f"{removal.name}: {_files(len(removal.delete))} deleted, {size_text(removal.bytes)} free"
     ]
     lines += [f"  models/{path} stays: {owner} uses it" for path, owner in removal.shared]
     lines += [f"  {path} stays: rendered configuration" for path in removal.left]

@@ -191,6 +191,6 @@ class Applier:
                 key = "gateway.port" if action.spec.service == "litellm" else "localai.port"
                 raise EngineError(
                     f"port {port.host}:{port.host_port} is taken by {by}",
-                    hint=(f"docker stop {holder}\n" if holder else "")
-                    + f"or choose another: {key} in llmctl.yaml, or --set {key}=NUMBER",
+                    hint=(f"docker stop {holder}   # or:\n" if holder else "")
+                    + f"choose another port: {key} in llmctl.yaml, or --set {key}=NUMBER",
                 )

@@ -13,19 +13,16 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import llmctl.hub
 from llmctl.cli.main import run
 from llmctl.cli.output import size_text
 from llmctl.core.gguf import FIRST_READ
-from llmctl.hub.huggingface import HuggingFaceHub
+from tests.integration.hub_cli import TOKEN, hub_of_the_commands, llmctl_json
 from tests.world.gguf_bytes import language, projector
 from tests.world.hub import Fault, LocalHub, Repo
 
-TOKEN = "hf_secretSECRETsecret"
 TEXT = language(width=256, vocabulary=60)  # 2.5 MB
 EYES = projector(width=256)  # 356 kB
 HEADERS = 2 * FIRST_READ  # what is read before the download
@@ -34,15 +31,6 @@ LLAVA = "mys/ggml_llava-v1.5-7b"
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    from huggingface_hub import close_session, constants
-
-    for name in list(os.environ):
-        if name.startswith(("HF_", "LLMCTL_")) or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("LLMCTL_ENGINE", "docker")  # said, so that no Docker Engine is asked for
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "home/token"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home/hub"))
     repos = {
         LLAVA: Repo({"ggml-model-q4_k.gguf": TEXT, "mmproj-model-f16.gguf": EYES}),
         "org/gated-GGUF": Repo(
@@ -52,11 +40,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
             readers=frozenset({TOKEN}),
         ),
     }
-    with LocalHub(repos) as hub:
-        hub.tokens = {TOKEN}
-        monkeypatch.setattr(llmctl.hub, "connect_hub", lambda: HuggingFaceHub(hub.url))
+    with hub_of_the_commands(repos, tmp_path / "home", monkeypatch) as hub:
         yield hub
-        close_session()
 
 
 @pytest.fixture
@@ -64,13 +49,6 @@ def stack(tmp_path: Path) -> Path:
     directory = tmp_path / "stack"
     directory.mkdir()
     return directory
-
-
-def llmctl_json(
-    capsys: pytest.CaptureFixture[str], stack: Path, *arguments: str, code: int = 0
-) -> Any:
-    assert run(["models", *arguments, "-C", str(stack), "-o", "json"]) == code
-    return json.loads(capsys.readouterr().out)
 
 
 def test_pull_list_verify_remove(

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-import llmctl.hub
 from llmctl import files
 from llmctl.cli.main import run
 from llmctl.core.gguf import FIRST_READ
-from llmctl.hub.huggingface import HuggingFaceHub
 from llmctl.hub.journal import Journal
+from tests.integration.hub_cli import TOKEN, hub_of_the_commands, llmctl_json
 from tests.world.gguf_bytes import gguf, language, projector
 from tests.world.hub import LocalHub, Repo
 
-TOKEN = "hf_secretSECRETsecret"
 TEXT = language(width=256, vocabulary=60)  # 2.5 MB
 EYES = projector(width=256)
 OLD = projector(width=256, kind=None)
@@ -35,20 +31,9 @@ ANY = "hf://org/any-GGUF"
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    from huggingface_hub import close_session, constants
-
-    for name in list(os.environ):
-        if name.startswith(("HF_", "LLMCTL_")) or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("LLMCTL_ENGINE", "docker")  # said, so that no Docker Engine is asked for
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "home/token"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home/hub"))
-    with LocalHub({"org/any-GGUF": Repo({"m.gguf": TEXT, "mmproj.gguf": EYES})}) as hub:
-        hub.tokens = {TOKEN}
-        monkeypatch.setattr(llmctl.hub, "connect_hub", lambda: HuggingFaceHub(hub.url))
+    repos = {"org/any-GGUF": Repo({"m.gguf": TEXT, "mmproj.gguf": EYES})}
+    with hub_of_the_commands(repos, tmp_path / "home", monkeypatch) as hub:
         yield hub
-        close_session()
 
 
 @pytest.fixture
@@ -56,13 +41,6 @@ def stack(tmp_path: Path) -> Path:
     directory = tmp_path / "stack"
     directory.mkdir()
     return directory
-
-
-def llmctl_json(
-    capsys: pytest.CaptureFixture[str], stack: Path, *arguments: str, code: int = 0
-) -> Any:
-    assert run(["models", *arguments, "-C", str(stack), "-o", "json"]) == code
-    return json.loads(capsys.readouterr().out)
 
 
 def offer(hub: LocalHub, **changes: bytes | None) -> None:
